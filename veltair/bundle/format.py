@@ -1,0 +1,111 @@
+"""The manifest of a bundle: what `compile` writes and `serve` loads. Everything in it is data; nothing is executed.
+
+A bundle is a folder:
+
+    manifest.json     this schema (UTF-8 JSON)
+    manifest.sha256   digest of manifest.json, in the format of sha256sum
+    weights.bin       constant tensors, each at a 64-byte aligned offset, mapped read-only
+    blocks.so         kernels (TVM C ABI) and the runner that calls a range of them in one go
+    report.json       how the variants were measured (report.html comes with the compiler issue)
+
+A model is a straight line of kernel calls over numbered tensors. A block is a range of that line; each of its
+variants lists its own calls. Weights live at an offset of weights.bin, activations at an offset of one arena whose
+size the compiler planned, so a request in flight owns one arena and may pause between any two blocks.
+"""
+
+from typing import Literal
+
+import msgspec
+
+SCHEMA_VERSION = 1
+ALIGNMENT_BYTES = 64  # TVM refuses to wrap memory that is less aligned
+
+TensorKind = Literal["input", "output", "weight", "activation"]
+
+
+class TensorSpec(msgspec.Struct, frozen=True):
+    """One tensor of the line. `offset` is into weights.bin for weights and into the arena for all others."""
+
+    kind: TensorKind
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+
+class PortSpec(msgspec.Struct, frozen=True):
+    """A named input or output of the model and the tensor that holds it. `max_value` bounds integer inputs (token ids)."""
+
+    name: str
+    tensor: int
+    dtype: str
+    shape: tuple[int, ...]
+    max_value: int | None = None
+
+
+class CallSpec(msgspec.Struct, frozen=True):
+    """One kernel call: exported symbol, then tensor numbers in parameter order (the last ones are written)."""
+
+    symbol: str
+    tensors: tuple[int, ...]
+
+
+class VariantSpec(msgspec.Struct, frozen=True):
+    name: str
+    calls: tuple[CallSpec, ...]
+    latency_us: dict[int, tuple[int, ...]]  # cores -> time at each of the manifest's pressure levels
+    traffic_bytes: int
+    working_set_bytes: int
+    gate_max_error: float  # largest |ours - reference| / max |reference| over the gate's inputs
+
+
+class BlockSpec(msgspec.Struct, frozen=True):
+    name: str
+    flops: int
+    live_bytes: int  # activations alive at the cut behind this block
+    variants: tuple[VariantSpec, ...]
+
+
+class TargetSpec(msgspec.Struct, frozen=True):
+    """What the code needs of a CPU: refused elsewhere. `features` are names as in /proc/cpuinfo."""
+
+    arch: str  # "x86_64"
+    mcpu: str  # LLVM's name, e.g. "znver4"
+    lanes: int  # fp32 lanes of a vector register
+    features: tuple[str, ...]
+
+
+class QosSpec(msgspec.Struct, frozen=True):
+    target_ms: float
+    percentile: float = 0.95
+
+
+class MeasureSpec(msgspec.Struct, frozen=True):
+    """How the latency tables were made."""
+
+    machine: str
+    cores: int
+    warmup: int
+    repeats: int
+    seed: int
+    bandwidth_bytes_per_us: float
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    schema_version: int
+    name: str
+    source: str  # file name and sha256 of the model that was compiled
+    qos: QosSpec | None
+    target: TargetSpec
+    tools: dict[str, str]  # package -> version
+    measured: MeasureSpec
+    pressure_levels: tuple[float, ...]
+    inputs: tuple[PortSpec, ...]
+    outputs: tuple[PortSpec, ...]
+    tensors: tuple[TensorSpec, ...]
+    arena_bytes: int
+    blocks: tuple[BlockSpec, ...]
+    files: dict[str, str]  # file name -> sha256, for every file but the manifest's own pair
+
+
+encode_manifest = msgspec.json.Encoder(order="deterministic").encode
+decode_manifest = msgspec.json.Decoder(Manifest).decode

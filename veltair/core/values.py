@@ -1,0 +1,118 @@
+"""Frozen values the scheduler reasons about. Times are integer microseconds, sizes bytes, fractions 0..1."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NewType
+
+TenantId = NewType("TenantId", str)
+ModelName = NewType("ModelName", str)
+RequestId = NewType("RequestId", str)
+LeaseId = NewType("LeaseId", int)
+CoreId = NewType("CoreId", int)  # the operating system's number of a CPU
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyTable:
+    """Measured time of one variant: `rows_us[cores][i]` at `pressure_levels[i]`. Not assumed monotone in cores."""
+
+    pressure_levels: tuple[float, ...]  # ascending, the first is 0.0 (the machine otherwise idle)
+    rows_us: Mapping[int, tuple[int, ...]]
+
+    def __post_init__(self) -> None:
+        if not self.rows_us or 1 not in self.rows_us:
+            raise ValueError(f"latency table needs a row for 1 core, got cores {sorted(self.rows_us)}")
+        if not self.pressure_levels or self.pressure_levels[0] != 0.0 or list(self.pressure_levels) != sorted(self.pressure_levels):
+            raise ValueError(f"pressure levels must ascend from 0.0, got {self.pressure_levels}")
+        for cores, row in self.rows_us.items():
+            if len(row) != len(self.pressure_levels) or any(us < 1 for us in row):
+                raise ValueError(f"row for {cores} cores must hold {len(self.pressure_levels)} times >= 1 us, got {row}")
+
+    def latency_us(self, cores: int, pressure: float = 0.0) -> int:
+        """Time on `cores` (the widest measured row that is no wider) at `pressure`, linear between levels."""
+        row = self.rows_us[max((c for c in self.rows_us if c <= cores), default=1)]
+        levels = self.pressure_levels
+        if pressure <= 0.0 or len(levels) == 1:
+            return row[0]
+        for i in range(1, len(levels)):
+            if pressure <= levels[i]:
+                share = (pressure - levels[i - 1]) / (levels[i] - levels[i - 1])
+                return round(row[i - 1] + share * (row[i] - row[i - 1]))
+        return row[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What a variant presses on while it runs, beside the cores it holds."""
+
+    traffic_bytes: int  # moved beyond the core's own caches in one run (modelled from the schedule's loops)
+    working_set_bytes: int  # what must stay cached for the measured time to hold
+
+    def __post_init__(self) -> None:
+        if self.traffic_bytes < 0 or self.working_set_bytes < 0:
+            raise ValueError(f"footprint must not be negative, got {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One compiled form of a layer block: same answer, another footprint."""
+
+    name: str
+    table: LatencyTable
+    footprint: Footprint
+
+
+@dataclass(frozen=True, slots=True)
+class LayerBlock:
+    """A run of layers between two narrow cuts; the smallest thing that is scheduled."""
+
+    name: str
+    variants: tuple[Variant, ...]
+
+    def __post_init__(self) -> None:
+        if not self.variants:
+            raise ValueError(f"block {self.name!r} has no variants")
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    name: ModelName
+    blocks: tuple[LayerBlock, ...]
+
+    def __post_init__(self) -> None:
+        if not self.blocks:
+            raise ValueError(f"model {self.name!r} has no blocks")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    id: RequestId
+    tenant: TenantId
+    model: ModelName
+    arrived_us: int
+    deadline_us: int  # absolute, on the same clock as `now_us`
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Cores granted to one unit until it ends."""
+
+    id: LeaseId
+    cores: tuple[CoreId, ...]
+
+    def __post_init__(self) -> None:
+        if not self.cores or len(set(self.cores)) != len(self.cores):
+            raise ValueError(f"lease {self.id} needs distinct cores, got {self.cores}")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The cores the scheduler may lease, and the memory bandwidth that pressure is a share of."""
+
+    cores: tuple[CoreId, ...]
+    bandwidth_bytes_per_us: float = 20_000.0
+
+    def __post_init__(self) -> None:
+        if not self.cores or len(set(self.cores)) != len(self.cores):
+            raise ValueError(f"machine needs distinct cores, got {self.cores}")
+        if self.bandwidth_bytes_per_us <= 0:
+            raise ValueError(f"bandwidth must be positive, got {self.bandwidth_bytes_per_us}")

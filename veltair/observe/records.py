@@ -1,0 +1,113 @@
+"""The decision log: JSON lines, one record a decision, in the order they were taken.
+
+Times `at_us` are microseconds since the engine's start (one monotonic clock); `Started.wall_time_s` ties them to the
+calendar. The dashboard and the simulator read this file and nothing else.
+"""
+
+import msgspec
+
+
+class BlockInfo(msgspec.Struct, frozen=True):
+    name: str
+    variants: tuple[str, ...]
+
+
+class ModelRecord(msgspec.Struct, frozen=True):
+    name: str
+    blocks: tuple[BlockInfo, ...]
+
+
+class TenantRecord(msgspec.Struct, frozen=True):
+    name: str
+    model: str
+    qos_us: int
+    percentile: float
+
+
+class Started(msgspec.Struct, frozen=True, tag="started"):
+    """The first record of every engine run."""
+
+    at_us: int
+    wall_time_s: float
+    version: str
+    policy: str
+    machine: str
+    cores: tuple[int, ...]
+    models: tuple[ModelRecord, ...]
+    tenants: tuple[TenantRecord, ...]
+
+
+class Arrived(msgspec.Struct, frozen=True, tag="arrived"):
+    at_us: int
+    request: str
+    tenant: str
+    model: str
+    deadline_us: int
+
+
+class RejectedChoice(msgspec.Struct, frozen=True):
+    what: str
+    why: str
+
+
+class Dispatched(msgspec.Struct, frozen=True, tag="dispatched"):
+    at_us: int
+    request: str
+    tenant: str
+    model: str
+    lease: int
+    cores: tuple[int, ...]
+    first_block: int
+    end_block: int
+    variants: tuple[str, ...]
+    predicted_us: int
+    pressure: float
+    reason: str
+    rejected: tuple[RejectedChoice, ...] = ()
+    waiting: int = 0  # requests that wait for cores after this decision
+
+
+class Finished(msgspec.Struct, frozen=True, tag="finished"):
+    """A unit ended. `block_us` are the measured times of its blocks."""
+
+    at_us: int
+    lease: int
+    request: str
+    measured_us: int
+    block_us: tuple[int, ...] = ()
+    failed: str | None = None
+
+
+class Completed(msgspec.Struct, frozen=True, tag="completed"):
+    at_us: int
+    request: str
+    tenant: str
+    model: str
+    latency_us: int  # from receipt by the engine to the answer's hand-over
+    predicted_us: int
+    deadline_us: int
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    at_us: int
+    request: str
+    tenant: str
+    model: str
+    code: str
+    reason: str
+    earliest_us: int | None = None
+
+
+class Dropped(msgspec.Struct, frozen=True, tag="dropped"):
+    at_us: int
+    request: str
+    tenant: str
+    model: str
+    code: str
+    reason: str
+
+
+Record = Started | Arrived | Dispatched | Finished | Completed | Refused | Dropped
+
+encode_record = msgspec.json.Encoder().encode
+decode_record = msgspec.json.Decoder(Record).decode

@@ -1,0 +1,117 @@
+"""Every message on every socket, as tagged structs. Tensors follow a header as raw frames, in the order it names them.
+
+A message is a list of frames: one msgpack header, then one frame a tensor (C order, little endian). New fields get
+defaults, so that an older peer still decodes. Nothing here is pickled.
+"""
+
+import msgspec
+
+PROTOCOL_VERSION = 1
+
+
+class TensorHeader(msgspec.Struct, frozen=True):
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class Infer(msgspec.Struct, frozen=True, tag="infer"):
+    """Client to engine. `budget_us` counts from receipt: client and server share no clock; None means the tenant's QoS."""
+
+    request_id: str
+    tenant: str
+    model: str
+    tensors: tuple[TensorHeader, ...]
+    budget_us: int | None = None
+
+
+class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
+    request_id: str
+
+
+class Locate(msgspec.Struct, frozen=True, tag="locate"):
+    """Client to directory: which engine serves this model?"""
+
+    request_id: str
+    tenant: str
+    model: str
+
+
+class ListModels(msgspec.Struct, frozen=True, tag="list_models"):
+    request_id: str
+
+
+class GetHealth(msgspec.Struct, frozen=True, tag="get_health"):
+    request_id: str
+
+
+class InferReply(msgspec.Struct, frozen=True, tag="infer_reply"):
+    """Engine to client, followed by the output tensors. Times count from receipt by the engine."""
+
+    request_id: str
+    tensors: tuple[TensorHeader, ...]
+    predicted_us: int
+    latency_us: int
+    queued_us: int
+    units: int
+    variants: tuple[str, ...]  # by block
+    cores: int  # the most it held at once
+
+
+class Failure(msgspec.Struct, frozen=True, tag="failure"):
+    """`code` is that of a RequestError; `request_id` is "" where the request could not be decoded."""
+
+    request_id: str
+    code: str
+    message: str
+    earliest_us: int | None = None  # soonest budget, from now, that could be met
+
+
+class Location(msgspec.Struct, frozen=True, tag="location"):
+    request_id: str
+    endpoint: str
+
+
+class Port(msgspec.Struct, frozen=True):
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class ModelInfo(msgspec.Struct, frozen=True):
+    name: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    blocks: int
+    qos_ms: float | None
+    tenants: tuple[str, ...]
+
+
+class Models(msgspec.Struct, frozen=True, tag="models"):
+    request_id: str
+    models: tuple[ModelInfo, ...]
+
+
+class EngineHealth(msgspec.Struct, frozen=True):
+    endpoint: str
+    state: str  # "starting" | "serving" | "draining" | "down"
+    waiting: int = 0
+    running: int = 0
+    restarts: int = 0
+    pid: int = 0
+
+
+class Health(msgspec.Struct, frozen=True, tag="health"):
+    request_id: str
+    state: str  # "serving" once every engine serves; else "starting" | "degraded" | "draining"
+    version: str
+    policy: str
+    engines: tuple[EngineHealth, ...]
+
+
+ClientMessage = Infer | Cancel | Locate | ListModels | GetHealth
+ServerMessage = InferReply | Failure | Location | Models | Health
+
+encode = msgspec.msgpack.Encoder().encode
+decode_client_message = msgspec.msgpack.Decoder(ClientMessage).decode
+decode_server_message = msgspec.msgpack.Decoder(ServerMessage).decode
