@@ -107,7 +107,14 @@ class Dropped(msgspec.Struct, frozen=True, tag="dropped"):
     reason: str
 
 
-Record = Started | Arrived | Dispatched | Finished | Completed | Refused | Dropped
+class Lost(msgspec.Struct, frozen=True, tag="lost"):
+    """Written by the log itself: so many records before this one did not fit or could not be written."""
+
+    at_us: int
+    records: int
+
+
+Record = Started | Arrived | Dispatched | Finished | Completed | Refused | Dropped | Lost
 
 encode_record = msgspec.json.Encoder().encode
 decode_record = msgspec.json.Decoder(Record).decode
