@@ -1,0 +1,33 @@
+"""How many cores a unit gets: the fewest that keep its request's deadline, more where cores would idle.
+
+Tables are measured and not monotone (a published ResNet-50 is slower on 64 cores than on 56), so only core counts that
+were measured are considered, and wider must prove itself.
+"""
+
+from veltair.core.predict import ModelCosts
+
+WORTH_WIDENING = 0.75  # speed-up a core: below it the idle cores serve better whoever comes next
+
+
+def fewest_cores(costs: ModelCosts, first_block: int, budget_us: float, pressure: float, correction: float) -> int:
+    """The fewest that end the rest within `budget_us`; if none do, those that end it soonest."""
+    for cores in costs.core_counts:
+        if costs.fastest(cores, pressure).rest_us(first_block) * correction <= budget_us:
+            return cores
+    return min(costs.core_counts, key=lambda c: (costs.fastest(c, pressure).rest_us(first_block), c))
+
+
+def widen(costs: ModelCosts, first_block: int, cores: int, at_most: int, pressure: float) -> int:
+    """The soonest end on `cores`..`at_most` idle ones, if each core more is worth it."""
+    alone_us = costs.fastest(1, pressure).rest_us(first_block)
+    best, best_us = cores, costs.fastest(cores, pressure).rest_us(first_block)
+    for wider in costs.core_counts:
+        us = costs.fastest(wider, pressure).rest_us(first_block)
+        if cores < wider <= at_most and us < best_us and alone_us >= WORTH_WIDENING * wider * us:
+            best, best_us = wider, us
+    return best
+
+
+def most_measured(costs: ModelCosts, cores: int) -> int:
+    """The widest measured core count that is no wider than `cores`: a table has no row between."""
+    return max(c for c in costs.core_counts if c <= cores)

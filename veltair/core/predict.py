@@ -1,0 +1,111 @@
+"""How long will it take: measured tables summed over blocks, corrected by what was measured lately."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from veltair.core.values import LayerBlock, Model, ModelName
+
+PRESSURE_STEPS = 16  # tables are linear between a handful of measured levels; a sixteenth loses under 1 % of a time
+RATIO_BOUNDS = (0.5, 3.0)  # beyond this the table is wrong, not the moment: compile again rather than learn it
+ABSURD_RATIO = 100  # a suspended machine or a stepped clock, not a kernel
+RATIO_GAIN = 0.1  # about twenty units forget the past: fast enough for a neighbour's burst, deaf to one slow page-in
+RATIO_HALF_LIFE_US = 2_000_000  # a correction that refuses every request is never measured again: it must fade by itself
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A model's blocks, one variant chosen for each, at one core count and one pressure. Sums up to each block."""
+
+    variants: tuple[int, ...]
+    until_us: tuple[int, ...]  # time of the blocks before i; one longer than `variants`
+    until_bytes: tuple[int, ...]
+
+    def span_us(self, first_block: int, end_block: int) -> int:
+        return self.until_us[end_block] - self.until_us[first_block]
+
+    def rest_us(self, first_block: int) -> int:
+        return self.until_us[-1] - self.until_us[first_block]
+
+    def span_bytes(self, first_block: int, end_block: int) -> int:
+        return self.until_bytes[end_block] - self.until_bytes[first_block]
+
+
+class ModelCosts:
+    """The tables of one loaded model, summed on first use and kept: a prediction is then two look-ups."""
+
+    def __init__(self, model: Model, most_cores: int) -> None:
+        self.model = model
+        measured = {cores for block in model.blocks for variant in block.variants for cores in variant.table.rows_us}
+        self.core_counts: Sequence[int] = sorted(cores for cores in measured if cores <= most_cores)
+        self.best_us = 0  # the whole model as fast as it was ever measured
+        self._fastest: dict[tuple[int, int], Line] = {}
+        self._gentlest: dict[tuple[int, int], Line] = {}
+        self._least_rest = [min(self.fastest(c, 0.0).rest_us(b) for c in self.core_counts) for b in range(len(model.blocks) + 1)]
+        self.best_us = self._least_rest[0]
+
+    def fastest(self, cores: int, pressure: float) -> Line:
+        """Least predicted time, block by block; the lighter footprint where times tie."""
+        key = (cores, _step(pressure))
+        line = self._fastest.get(key)
+        if line is None:
+            line = self._fastest[key] = self._line(key, gentle=False)
+        return line
+
+    def gentlest(self, cores: int, pressure: float) -> Line:
+        """Least traffic, block by block: what to run beside a co-tenant without slack."""
+        key = (cores, _step(pressure))
+        line = self._gentlest.get(key)
+        if line is None:
+            line = self._gentlest[key] = self._line(key, gentle=True)
+        return line
+
+    def least_rest_us(self, first_block: int) -> int:
+        """No schedule can beat this: every core count allowed, nobody else on the machine."""
+        return self._least_rest[first_block]
+
+    def as_chosen_us(self, variants: Sequence[int], first_block: int, cores: int, pressure: float) -> int:
+        """Time of a unit whose variants are already fixed, at another pressure."""
+        blocks = self.model.blocks[first_block : first_block + len(variants)]
+        return sum(b.variants[v].table.latency_us(cores, pressure) for b, v in zip(blocks, variants, strict=True))
+
+    def _line(self, key: tuple[int, int], *, gentle: bool) -> Line:
+        cores, pressure = key[0], key[1] / PRESSURE_STEPS
+
+        def rank(block: LayerBlock, v: int) -> tuple[int, int, int]:
+            us, moved = block.variants[v].table.latency_us(cores, pressure), block.variants[v].footprint.traffic_bytes
+            return (moved, us, v) if gentle else (us, moved, v)
+
+        chosen = tuple(min(range(len(b.variants)), key=lambda v, b=b: rank(b, v)) for b in self.model.blocks)  # type: ignore[misc]
+        forms = [b.variants[v] for b, v in zip(self.model.blocks, chosen, strict=True)]
+        return Line(
+            variants=chosen,
+            until_us=tuple(accumulate((f.table.latency_us(cores, pressure) for f in forms), initial=0)),
+            until_bytes=tuple(accumulate((f.footprint.traffic_bytes for f in forms), initial=0)),
+        )
+
+
+def _step(pressure: float) -> int:
+    """Rounded up: a promise should err to the late side."""
+    return max(0, min(PRESSURE_STEPS, -int(-pressure * PRESSURE_STEPS // 1)))
+
+
+class Residuals:
+    """Measured over predicted time, per model: what the tables do not know. Bounded, and fading towards 1."""
+
+    def __init__(self) -> None:
+        self._learnt: dict[ModelName, tuple[float, int]] = {}
+
+    def ratio(self, model: ModelName, now_us: int) -> float:
+        if model not in self._learnt:
+            return 1.0
+        ratio, at_us = self._learnt[model]
+        return 1.0 + (ratio - 1.0) * 0.5 ** (max(0, now_us - at_us) / RATIO_HALF_LIFE_US)
+
+    def learn(self, model: ModelName, table_us: int, measured_us: int, now_us: int) -> None:
+        """`table_us` is the uncorrected prediction, else the correction would chase itself."""
+        if measured_us <= 0 or table_us <= 0 or measured_us > ABSURD_RATIO * table_us:
+            return
+        old = self.ratio(model, now_us)
+        new = old + RATIO_GAIN * (measured_us / table_us - old)
+        self._learnt[model] = (min(max(new, RATIO_BOUNDS[0]), RATIO_BOUNDS[1]), now_us)

@@ -1,0 +1,219 @@
+"""The scheduler: facts in, decisions out.
+
+Rules of this file
+- Pure. No socket, file, clock or randomness: time is an argument, ties are broken by order of arrival. The engine, the
+  tests and the simulator run this same code, and a log of events replays to the same decisions.
+- What happened is decided here, what to do about it in `policies/`. Whatever the policy, the invariants below hold.
+
+Theory of operation
+A request arrives and is refused, or accepted and then a `Job`. A job either waits for cores or has one unit in flight;
+it never has two. `handle` lets the event change the ledger, gives up what the policy calls hopeless, and then hands out
+idle cores one unit at a time until no core is idle or nobody waits. A unit cannot be interrupted: a job that is set aside
+is one that was not picked when its unit ended, and it goes on with its next block later.
+
+    arrived ──▶ refused
+       │
+       ▼                 Dispatch
+    waiting ───────────────────────────▶ running ──▶ completed     (its last block has run)
+       │   ◀─────────────────────────────   │  │
+       │          UnitFinished, blocks left │  └──▶ dropped         (UnitFailed)
+       └──▶ dropped  (hopeless, cancelled)  └─────▶ dropped, its cores still busy   (cancelled)
+
+Invariants, each proved by a property test over random events
+- No core is leased twice; leased and idle cores together are all cores.
+- An accepted request is answered by exactly one Complete or Drop, a refused one by exactly one Refuse.
+- No unit starts for a request that was answered or cancelled.
+- Work-conserving: after `handle`, no core is idle while a request waits.
+
+What the shell owes: a request id is not used again while it is under way; each lease it was given ends in exactly one
+UnitFinished or UnitFailed; calls are serialised. Cancelling what is unknown is no error, since it races with the answer.
+"""
+
+from typing import assert_never
+
+from veltair.core.actions import Action, Complete, Dispatch, Drop, Refuse
+from veltair.core.events import (
+    DrainStarted,
+    Event,
+    ModelLoaded,
+    ModelUnloaded,
+    PressureChanged,
+    RequestArrived,
+    RequestCancelled,
+    UnitFailed,
+    UnitFinished,
+)
+from veltair.core.policies.protocol import Policy, Refused, UnitPlan
+from veltair.core.predict import ModelCosts
+from veltair.core.state import Job, Ledger, Unit
+from veltair.core.values import LeaseId, Machine, Request, RequestId
+
+
+class Scheduler:
+    """`handle` is the whole interface; the properties are for people who watch."""
+
+    def __init__(self, machine: Machine, policy: Policy) -> None:
+        self._ledger = Ledger(machine)
+        self._policy = policy
+        self._draining = False
+        self._now_us = 0
+        self._arrivals = 0
+        self.units = 0  # dispatched so far
+        self.conflicts = 0  # of them, units that got fewer cores than they wanted
+
+    @property
+    def policy(self) -> str:
+        return self._policy.name
+
+    @property
+    def waiting(self) -> int:
+        """Accepted requests that hold no core now."""
+        return self._ledger.waiting
+
+    @property
+    def running(self) -> int:
+        """Units in flight, those of cancelled requests included: they hold cores."""
+        return len(self._ledger.units)
+
+    @property
+    def idle_cores(self) -> int:
+        return len(self._ledger.idle)
+
+    @property
+    def draining(self) -> bool:
+        return self._draining
+
+    @property
+    def drained(self) -> bool:
+        """Nothing is under way and nothing will come: the shell may exit."""
+        return self._draining and not self._ledger.jobs and not self._ledger.units
+
+    def handle(self, event: Event, now_us: int) -> list[Action]:
+        """Decide. Raises ValueError for events that break what the shell owes (see above), and then changes nothing."""
+        # Lanes read the clock before they take the lock: a fact may arrive a few microseconds out of order.
+        self._now_us = now_us = max(now_us, self._now_us)
+        actions: list[Action] = []
+        match event:
+            case ModelLoaded(model):
+                self._ledger.models[model.name] = ModelCosts(model, len(self._ledger.machine.cores))
+            case ModelUnloaded(name):
+                # Accepted requests were promised an answer: they keep their tables, the shell keeps the weights till then.
+                self._ledger.models.pop(name, None)
+            case RequestArrived(request):
+                self._arrive(request, now_us, actions)
+            case RequestCancelled(request_id):
+                self._cancel(request_id, actions)
+            case UnitFinished(lease_id, measured_us):
+                self._finish(lease_id, measured_us, now_us, actions)
+            case UnitFailed(lease_id, message):
+                failed = self._end(lease_id).job
+                if not failed.closed:
+                    self._close(failed)
+                    actions.append(Drop(failed.request.id, "engine_failed", message))
+            case PressureChanged(pressure):
+                if not 0.0 <= pressure <= 1.0:  # also catches NaN
+                    raise ValueError(f"pressure must be within 0..1, got {pressure}")
+                self._ledger.outside_pressure = pressure
+            case DrainStarted():
+                self._draining = True
+            case _:
+                assert_never(event)
+        for job, reason in self._policy.hopeless(self._ledger, now_us):
+            self._give_up(job, "deadline_missed", reason, actions)
+        while self._ledger.idle and self._ledger.waiting:
+            plan = self._policy.next_unit(self._ledger, now_us)
+            assert plan is not None, f"policy {self._policy.name} leaves a core idle while {self._ledger.waiting} wait"
+            actions.append(self._dispatch(plan, now_us))
+        return actions
+
+    def _arrive(self, request: Request, now_us: int, actions: list[Action]) -> None:
+        if request.id in self._ledger.jobs:
+            raise ValueError(f"request {request.id!r} is already under way; give every request its own id")
+        if self._draining:
+            actions.append(Refuse(request.id, "draining", "the server is shutting down; ask another one"))
+            return
+        costs = self._ledger.models.get(request.model)
+        if costs is None:
+            loaded = ", ".join(sorted(self._ledger.models)) or "none"
+            actions.append(Refuse(request.id, "unknown_model", f"model {request.model!r} is not loaded; loaded: {loaded}"))
+            return
+        self._arrivals += 1
+        job = Job(request, costs, order=self._arrivals)
+        verdict = self._policy.admit(job, self._ledger, now_us)
+        if isinstance(verdict, Refused):
+            actions.append(Refuse(request.id, "deadline_unmeetable", verdict.reason, verdict.earliest_deadline_us))
+            return
+        job.foretold_us = verdict.finish_us
+        self._ledger.jobs[request.id] = job
+        self._wait(job, now_us, after=None)
+
+    def _cancel(self, request_id: RequestId, actions: list[Action]) -> None:
+        job = self._ledger.jobs.get(request_id)
+        if job is not None:
+            self._give_up(job, "cancelled", "cancelled by the client", actions)
+
+    def _finish(self, lease_id: LeaseId, measured_us: int, now_us: int, actions: list[Action]) -> None:
+        unit = self._end(lease_id)
+        job = unit.job
+        self._ledger.residuals.learn(job.costs.model.name, unit.table_us, measured_us, now_us)
+        if job.closed:
+            return
+        job.next_block = unit.end_block
+        if job.next_block < len(job.costs.model.blocks):
+            self._wait(job, now_us, after=unit)
+            return
+        self._close(job)
+        actions.append(Complete(job.request.id, job.foretold_us - job.request.arrived_us))
+
+    def _end(self, lease_id: LeaseId) -> Unit:
+        """The unit is over, whatever its outcome: its cores return."""
+        unit = self._ledger.units.pop(lease_id, None)
+        if unit is None:
+            raise ValueError(f"lease {lease_id} is not in flight; a unit ends once")
+        self._ledger.release(unit.lease)
+        unit.job.unit = None
+        return unit
+
+    def _wait(self, job: Job, now_us: int, after: Unit | None) -> None:
+        self._ledger.waiting += 1
+        self._policy.wait(job, self._ledger, now_us, after)
+
+    def _give_up(self, job: Job, code: str, reason: str, actions: list[Action]) -> None:
+        """Answered at once. If a unit of it runs, its cores return when that ends."""
+        self._ledger.waiting -= job.waits
+        self._close(job)
+        actions.append(Drop(job.request.id, code, reason))
+
+    def _close(self, job: Job) -> None:
+        job.closed = True
+        del self._ledger.jobs[job.request.id]
+
+    def _dispatch(self, plan: UnitPlan, now_us: int) -> Dispatch:
+        job = plan.job
+        assert job.waits, f"policy {self._policy.name} runs {job.request.id}, which does not wait"
+        unit = Unit(
+            job=job,
+            lease=self._ledger.lease(plan.cores),
+            end_block=plan.end_block,
+            variants=plan.variants,
+            started_us=now_us,
+            predicted_us=plan.predicted_us,
+            table_us=plan.table_us,
+            traffic_bytes=plan.traffic_bytes,
+        )
+        job.unit = unit
+        self._ledger.units[unit.lease.id] = unit
+        self._ledger.waiting -= 1
+        self.units += 1
+        self.conflicts += plan.cores < plan.wanted_cores
+        return Dispatch(
+            request_id=job.request.id,
+            lease=unit.lease,
+            first_block=job.next_block,
+            end_block=plan.end_block,
+            variants=plan.variants,
+            predicted_us=plan.predicted_us,
+            pressure=plan.pressure,
+            reason=plan.reason,
+            rejected=plan.rejected,
+        )

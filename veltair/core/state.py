@@ -1,0 +1,78 @@
+"""What the scheduler knows: accepted requests, units in flight, and who holds which core.
+
+`Ledger` is the only place where cores change hands. Policies read it; only the scheduler writes.
+"""
+
+from dataclasses import dataclass, field
+
+from veltair.core.predict import ModelCosts, Residuals
+from veltair.core.values import CoreId, Lease, LeaseId, Machine, ModelName, Request, RequestId
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """An accepted request on its way through its blocks."""
+
+    request: Request
+    costs: ModelCosts  # its own: the model may be replaced or unloaded under way
+    order: int  # of arrival; breaks every tie
+    foretold_us: int = 0  # absolute finish predicted on arrival
+    next_block: int = 0
+    unit: "Unit | None" = None  # in flight
+    closed: bool = False  # answered: dropped while its unit still runs, or over
+
+    @property
+    def waits(self) -> bool:
+        return self.unit is None and not self.closed
+
+    @property
+    def budget_us(self) -> int:
+        return self.request.deadline_us - self.request.arrived_us
+
+
+@dataclass(slots=True, eq=False)
+class Unit:
+    """Consecutive blocks in flight on leased cores. `job.next_block` moves when it ends."""
+
+    job: Job
+    lease: Lease
+    end_block: int
+    variants: tuple[int, ...]
+    started_us: int
+    predicted_us: int  # corrected by residuals: what was promised
+    table_us: int  # uncorrected: what residuals learn against
+    traffic_bytes: int
+
+    def ends_us(self, now_us: int) -> int:
+        """When it should be over; one that overruns is expected any moment."""
+        return max(now_us, self.started_us + self.predicted_us)
+
+
+@dataclass(slots=True, eq=False)
+class Ledger:
+    machine: Machine
+    models: dict[ModelName, ModelCosts] = field(default_factory=dict)
+    jobs: dict[RequestId, Job] = field(default_factory=dict)  # accepted, not yet answered
+    units: dict[LeaseId, Unit] = field(default_factory=dict)
+    residuals: Residuals = field(default_factory=Residuals)
+    outside_pressure: float = 0.0
+    waiting: int = 0  # jobs that wait for cores
+    idle: list[CoreId] = field(init=False)  # in the machine's order, lowest first
+    _next_lease: int = 0
+
+    def __post_init__(self) -> None:
+        self.idle = list(self.machine.cores)
+
+    def lease(self, cores: int) -> Lease:
+        assert 1 <= cores <= len(self.idle), f"lease of {cores} cores with {len(self.idle)} idle"
+        granted, self.idle = tuple(self.idle[:cores]), self.idle[cores:]
+        self._next_lease += 1
+        return Lease(LeaseId(self._next_lease), granted)
+
+    def release(self, lease: Lease) -> None:
+        assert not set(lease.cores) & set(self.idle), f"lease {lease.id} returns cores that were idle"
+        order = {core: i for i, core in enumerate(self.machine.cores)}
+        self.idle = sorted([*self.idle, *lease.cores], key=order.__getitem__)
+
+    def correction(self, job: Job, now_us: int) -> float:
+        return self.residuals.ratio(job.costs.model.name, now_us)
