@@ -1,0 +1,21 @@
+"""The models that veltair is shown and tested with: five real ones, each with its real inputs and answers.
+
+A source names its model, writes its ONNX file and makes real inputs; see `source.ModelSource`. Importing this is cheap:
+libraries are imported by the functions that need them.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from veltair.models.efficientnet import EfficientNetLite0
+from veltair.models.magika import Magika
+from veltair.models.minilm import MiniLM
+from veltair.models.ocr_det import OcrDet
+from veltair.models.ocr_rec import OcrRec
+from veltair.models.source import Infer, ModelSource, Need, Sample
+
+MODELS: Mapping[str, ModelSource] = MappingProxyType(
+    {source.name: source for source in (OcrDet(), OcrRec(), MiniLM(), EfficientNetLite0(), Magika())}
+)
+
+__all__ = ["MODELS", "Infer", "ModelSource", "Need", "Sample"]

@@ -54,7 +54,7 @@ class Magika(ModelSource):
             content = kind.make(random)
             tensor = features(content)
             assert tensor is not None, f"{kind.what} is too short to judge"
-            yield Sample({"bytes": tensor}, f"{kind.what}, {len(content)} bytes", kind.label, content)
+            yield Sample({"bytes": tensor}, f"{kind.what}, {len(content)} bytes", (kind.label,), content)
 
     def answer(self, outputs: Tensors, sample: Sample) -> str:
         return verdict(only(outputs)).label

@@ -28,7 +28,8 @@ class OcrDet(ModelSource):
         for number in count():
             page = draw_page(seed * 1_000_003 + number)
             tensor, _ = ocr.det_input(page.image)
-            yield Sample({"x": tensor}, f"a page that begins with {page.lines[0]!r}", f"{len(page.lines)} lines of text", page)
+            what = f"a page that begins with {page.lines[0]!r}"
+            yield Sample({"x": tensor}, what, (f"{len(page.lines)} lines of text",), page)
 
     def answer(self, outputs: Tensors, sample: Sample) -> str:
         _, scale = ocr.det_input(sample.origin.image)

@@ -2,10 +2,15 @@
 
 from dataclasses import dataclass
 from random import Random
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from veltair.models.source import Tensor
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageFont import FreeTypeFont
 
 PAGE_PIXELS = 640
 FONT_PIXELS = 34  # half of it is left after the page is shrunk to the detector's 320: still readable
@@ -40,7 +45,7 @@ def draw_page(seed: int) -> Page:
     lines = invoice_lines(Random(seed))
     picture = _blank(PAGE_PIXELS, PAGE_PIXELS, shade=Random(seed).randint(232, 255))
     for row, text in enumerate(lines):
-        _write(picture, text, (MARGIN_PIXELS + 12 * (row % 2), MARGIN_PIXELS + row * LINE_GAP_PIXELS + 40), FONT_PIXELS)
+        _write(picture: "Image", text, (MARGIN_PIXELS + 12 * (row % 2), MARGIN_PIXELS + row * LINE_GAP_PIXELS + 40), FONT_PIXELS)
     return Page(_blue_first(picture), lines)
 
 
@@ -49,14 +54,16 @@ def draw_line(text: str, font_pixels: int = FONT_PIXELS) -> Tensor:
     width, height = _extent(text, font_pixels)
     pad = font_pixels // 5
     picture = _blank(width + 2 * pad, height + 2 * pad, shade=245)
-    _write(picture, text, (pad, pad), font_pixels)
+    _write(picture: "Image", text, (pad, pad), font_pixels)
     return _blue_first(picture)
 
 
-def _font(pixels: int):  # type: ignore[no-untyped-def]  # FreeTypeFont, whose import must stay lazy
+def _font(pixels: int) -> "FreeTypeFont":
     from PIL import ImageFont
 
-    return ImageFont.load_default(size=pixels)  # Pillow carries this one: no font need be installed
+    font = ImageFont.load_default(size=pixels)  # Pillow carries this one: no font need be installed
+    assert isinstance(font, ImageFont.FreeTypeFont), "asked for a size, Pillow gives its scalable font"
+    return font
 
 
 def _extent(text: str, font_pixels: int) -> tuple[int, int]:
@@ -64,17 +71,17 @@ def _extent(text: str, font_pixels: int) -> tuple[int, int]:
     return round(right - min(left, 0)), round(bottom - min(top, 0))
 
 
-def _blank(width: int, height: int, shade: int):  # type: ignore[no-untyped-def]
-    from PIL import Image
+def _blank(width: int, height: int, shade: int) -> "Image":
+    import PIL.Image
 
-    return Image.new("RGB", (width, height), (shade, shade, shade))
+    return PIL.Image.new("RGB", (width, height), (shade, shade, shade))
 
 
-def _write(picture, text: str, at: tuple[int, int], font_pixels: int) -> None:  # type: ignore[no-untyped-def]
+def _write(picture: "Image", text: str, at: tuple[int, int], font_pixels: int) -> None:
     from PIL import ImageDraw
 
     ImageDraw.Draw(picture).text(at, text, fill=(24, 24, 40), font=_font(font_pixels), anchor="la")
 
 
-def _blue_first(picture) -> Tensor:  # type: ignore[no-untyped-def]
+def _blue_first(picture: "Image") -> Tensor:
     return np.ascontiguousarray(np.asarray(picture)[:, :, ::-1])

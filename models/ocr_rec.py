@@ -30,7 +30,7 @@ class OcrRec(ModelSource):
         for _ in count():
             for text in invoice_lines(random):
                 picture = draw_line(text, font_pixels=random.randint(24, 44))
-                yield Sample({"x": ocr.rec_input(picture)}, f"a picture of {text!r}", text, picture)
+                yield Sample({"x": ocr.rec_input(picture)}, f"a picture of {text!r}", (text,), picture)
 
     def answer(self, outputs: Tensors, sample: Sample) -> str:
         return ocr.decode(only(outputs))[0]

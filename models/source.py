@@ -48,11 +48,11 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One real input. `what` tells a person what goes in, `expected` what should come out of `ModelSource.answer`."""
+    """One real input. `what` tells a person what goes in; any answer of `ModelSource.answer` in `expected` is right."""
 
     inputs: Tensors
     what: str
-    expected: str
+    expected: tuple[str, ...]
     origin: Any = field(default=None, compare=False)  # what the tensors were made from: picture, sentence, bytes
 
 
