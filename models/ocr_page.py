@@ -45,7 +45,7 @@ def draw_page(seed: int) -> Page:
     lines = invoice_lines(Random(seed))
     picture = _blank(PAGE_PIXELS, PAGE_PIXELS, shade=Random(seed).randint(232, 255))
     for row, text in enumerate(lines):
-        _write(picture: "Image", text, (MARGIN_PIXELS + 12 * (row % 2), MARGIN_PIXELS + row * LINE_GAP_PIXELS + 40), FONT_PIXELS)
+        _write(picture, text, (MARGIN_PIXELS + 12 * (row % 2), MARGIN_PIXELS + row * LINE_GAP_PIXELS + 40), FONT_PIXELS)
     return Page(_blue_first(picture), lines)
 
 
@@ -54,7 +54,7 @@ def draw_line(text: str, font_pixels: int = FONT_PIXELS) -> Tensor:
     width, height = _extent(text, font_pixels)
     pad = font_pixels // 5
     picture = _blank(width + 2 * pad, height + 2 * pad, shade=245)
-    _write(picture: "Image", text, (pad, pad), font_pixels)
+    _write(picture, text, (pad, pad), font_pixels)
     return _blue_first(picture)
 
 
