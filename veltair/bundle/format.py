@@ -107,5 +107,5 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, str]  # file name -> sha256, for every file but the manifest's own pair
 
 
-encode_manifest = msgspec.json.Encoder(order="deterministic").encode
+encode_manifest = msgspec.json.Encoder().encode
 decode_manifest = msgspec.json.Decoder(Manifest).decode
