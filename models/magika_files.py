@@ -6,11 +6,14 @@ import io
 import json
 import sqlite3
 import sys
+import time
 import wave
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
+
+LONG_AGO = time.gmtime(1_000_000_000)  # no clock: the same seed makes the same bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ def _picture(kind: str, random: Random) -> bytes:
         centre, radius = (random.randint(0, 160), random.randint(0, 120)), random.randint(4, 30)
         ImageDraw.Draw(picture).circle(centre, radius, fill=(random.randint(0, 255), random.randint(0, 255), 80))
     file = io.BytesIO()
-    picture.save(file, kind)
+    picture.save(file, kind, creationDate=LONG_AGO, modDate=LONG_AGO)  # only PDF looks at the dates
     return file.getvalue()
 
 
@@ -108,7 +111,8 @@ def _zip(random: Random) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for number in range(3):
-            archive.writestr(f"report-{number}.txt", "All quiet. " * random.randint(50, 500))
+            entry = zipfile.ZipInfo(f"report-{number}.txt", LONG_AGO[:6])
+            archive.writestr(entry, "All quiet. " * random.randint(50, 500), zipfile.ZIP_DEFLATED)
     return file.getvalue()
 
 

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 from random import Random
 
@@ -27,7 +26,7 @@ class OcrRec(ModelSource):
     def samples(self, seed: int = 0) -> Iterator[Sample]:
         self.needs()
         random = Random(seed)
-        for _ in count():
+        while True:
             for text in invoice_lines(random):
                 picture = draw_line(text, font_pixels=random.randint(24, 44))
                 yield Sample({"x": ocr.rec_input(picture)}, f"a picture of {text!r}", (text,), picture)
