@@ -1,7 +1,8 @@
 """When would it be done: a list schedule of all that was accepted, in order of deadline, over the cores as they free up.
 
-The newcomer is accepted if it makes its deadline there and nobody accepted loses his. The estimate is the schedule that
-would happen if nobody else came, whole requests at a time; what a unit in flight still holds counts as busy.
+A newcomer is accepted if it makes its deadline there, nobody accepted loses his, and room is left for whoever has fared
+worst lately. The estimate is the schedule that would happen if nobody else came, whole requests at a time; what a unit in
+flight still holds counts as busy.
 """
 
 from collections.abc import Sequence
@@ -10,10 +11,14 @@ from dataclasses import dataclass
 from veltair.core.cores import fewest_cores
 from veltair.core.interference import pressure_on
 from veltair.core.policies.protocol import Accepted, Refused
-from veltair.core.state import Job, Ledger
+from veltair.core.state import Job, Kind, Ledger
 
-MARGIN = 1.03  # hand-overs between units and what tables round off
 ATTEMPTS = 8  # to find an earlier feasible deadline than "behind everybody"
+FARE_GAIN = 0.02  # about the last fifty requests of a kind
+FARE_MEMORY_US = 2_000_000  # who has been away that long needs no room
+UNLIKE_BY = 0.02  # accepted shares closer than this are chance
+FULL_ROOM_AT = 0.05  # this far apart, a whole service time is left free
+ROOM_SHARE = 0.5  # of the newcomer's own slack at most: a tenant that asks too much cannot shut out the others
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +32,40 @@ class _Entry:
     cores: int
 
 
-def admit(job: Job, ledger: Ledger, waiting: Sequence[Job], now_us: int) -> Accepted | Refused:
-    """Judge a newcomer against the waiting jobs (in order of deadline) and those that run."""
+@dataclass(slots=True)
+class _Fare:
+    accepted: float  # share of the last requests
+    service_us: int
+    seen_us: int
+
+
+class Fares:
+    """How each kind of request fared lately, and the room that those who fare better leave for who fares worst.
+
+    Without it a short deadline is refused whenever a long request fills the schedule, and the long ones get all they ask.
+    """
+
+    def __init__(self) -> None:
+        self._fares: dict[Kind, _Fare] = {}
+
+    def add(self, job: Job, accepted: bool, now_us: int) -> None:
+        fare = self._fares.setdefault(job.kind, _Fare(1.0, job.costs.best_us, now_us))
+        fare.accepted += FARE_GAIN * (accepted - fare.accepted)
+        fare.service_us, fare.seen_us = job.costs.best_us, now_us
+
+    def room_us(self, job: Job, now_us: int) -> int:
+        """How much earlier than its deadline this newcomer has to be done."""
+        self._fares = {kind: fare for kind, fare in self._fares.items() if now_us - fare.seen_us < FARE_MEMORY_US}
+        mine, worst = self._fares.get(job.kind), min(self._fares.values(), key=lambda f: f.accepted, default=None)
+        if worst is None:
+            return 0
+        ahead = (1.0 if mine is None else mine.accepted) - worst.accepted - UNLIKE_BY
+        share = min(1.0, max(0.0, ahead / (FULL_ROOM_AT - UNLIKE_BY)))
+        return int(min(share * worst.service_us, ROOM_SHARE * job.slack_us))
+
+
+def admit(job: Job, ledger: Ledger, waiting: Sequence[Job], now_us: int, room_us: int = 0) -> Accepted | Refused:
+    """Judge a newcomer against the waiting jobs and those that run. A refusal's deadline holds if asked again now."""
     pressure = pressure_on(ledger)
     free = [now_us] * len(ledger.idle)
     entries: list[_Entry] = []
@@ -41,36 +78,40 @@ def admit(job: Job, ledger: Ledger, waiting: Sequence[Job], now_us: int) -> Acce
     entries += [_entry(other, other.next_block, now_us, ledger, pressure, now_us) for other in waiting]
     entries.sort(key=lambda e: (e.deadline_us, e.order))
 
-    deadline_us, finish_us, reason = job.request.deadline_us, 0, ""
-    for attempt in range(ATTEMPTS):
+    deadline_us, reason = job.request.deadline_us, ""
+    for _ in range(ATTEMPTS):
         new = _entry(job, 0, now_us, ledger, pressure, now_us, deadline_us)
         finish_us, victim = _insert(free, entries, new)
-        late_us = finish_us - deadline_us
+        late_us = finish_us + room_us - deadline_us
         if late_us <= 0 and victim is None:
-            if attempt == 0:
-                return Accepted(finish_us)
-            return Refused(reason, deadline_us)
-        if attempt == 0 and late_us > 0:
-            reason = f"would be done {_ms(finish_us - now_us)} from now, {_ms(late_us)} too late, with {len(entries)} before or beside it"
-        elif attempt == 0:
-            reason = "would push an accepted request past its deadline"
-        deadline_us = finish_us if victim is None else max(finish_us, victim + 1)
+            return Refused(reason, deadline_us) if reason else Accepted(finish_us)
+        if not reason:
+            reason = _why(finish_us - now_us, late_us, room_us, victim, len(entries), now_us)
+        deadline_us = max(finish_us + room_us, victim.deadline_us + 1 if victim else 0)
     behind_all = max([deadline_us, *(e.deadline_us for e in entries)]) + 1
     finish_us, _ = _insert(free, entries, _entry(job, 0, now_us, ledger, pressure, now_us, behind_all))
-    return Refused(reason, max(behind_all, finish_us))
+    return Refused(reason, max(behind_all, finish_us + room_us))
+
+
+def _why(takes_us: int, late_us: int, room_us: int, victim: _Entry | None, others: int, now_us: int) -> str:
+    if late_us > room_us:
+        return f"would be done in {_ms(takes_us)}, {_ms(late_us - room_us)} too late, beside {others} accepted"
+    if victim is not None:
+        return f"would push a request that is due in {_ms(victim.deadline_us - now_us)} past its deadline"
+    return f"would be done in {_ms(takes_us)} and not leave {_ms(room_us)} for a tenant that fared worse lately"
 
 
 def _entry(
     job: Job, block: int, ready_us: int, ledger: Ledger, pressure: float, now_us: int, deadline_us: int | None = None
 ) -> _Entry:
     deadline_us = job.request.deadline_us if deadline_us is None else deadline_us
-    correction = ledger.correction(job, now_us) * MARGIN
-    cores = fewest_cores(job.costs, block, deadline_us - ready_us, pressure, correction)
-    return _Entry(deadline_us, job.order, ready_us, round(job.costs.fastest(cores, pressure).rest_us(block) * correction), cores)
+    cautious = ledger.cautious_correction(job, now_us)
+    cores = fewest_cores(job.costs, block, deadline_us - ready_us, pressure, cautious)
+    return _Entry(deadline_us, job.order, ready_us, round(job.costs.fastest(cores, pressure).rest_us(block) * cautious), cores)
 
 
-def _insert(free: Sequence[int], entries: Sequence[_Entry], new: _Entry) -> tuple[int, int | None]:
-    """Finish of `new`, and the deadline of the first entry that only misses because of it."""
+def _insert(free: Sequence[int], entries: Sequence[_Entry], new: _Entry) -> tuple[int, _Entry | None]:
+    """Finish of `new`, and the first entry that only misses because of it."""
     cores, place = list(free), 0
     while place < len(entries) and entries[place].deadline_us <= new.deadline_us:
         _run(cores, entries[place])
@@ -78,8 +119,9 @@ def _insert(free: Sequence[int], entries: Sequence[_Entry], new: _Entry) -> tupl
     without = list(cores)
     finish_us = _run(cores, new)
     for entry in entries[place:]:
-        if _run(without, entry) <= entry.deadline_us < _run(cores, entry):
-            return finish_us, entry.deadline_us
+        before_us, after_us = _run(without, entry), _run(cores, entry)
+        if before_us <= entry.deadline_us < after_us:
+            return finish_us, entry
     return finish_us, None
 
 

@@ -9,13 +9,11 @@ machine carries, and cost a twentieth of it where all tenants are alike).
 from dataclasses import dataclass, field
 
 from veltair.core.predict import Line
-from veltair.core.values import ModelName, TenantId
+from veltair.core.state import Kind
 
 MEMORY_US = 2_000_000  # whoever was seen this lately is expected again; rarer tenants are not worth fine units
-SLACK_SHARE = 0.5  # of the tightest slack: its other half is for the queue in front of it
+SLACK_SHARE = 0.7  # of the tightest slack: what is left of it is for the queue in front of the one who waits
 LEAST_UNIT_US = 1_000  # twenty times the hand-over: finer units cost more than 5 % of the machine
-
-Kind = tuple[TenantId, ModelName]
 
 
 @dataclass(slots=True)

@@ -10,6 +10,8 @@ PRESSURE_STEPS = 16  # tables are linear between a handful of measured levels; a
 RATIO_BOUNDS = (0.5, 3.0)  # beyond this the table is wrong, not the moment: compile again rather than learn it
 ABSURD_RATIO = 100  # a suspended machine or a stepped clock, not a kernel
 RATIO_GAIN = 0.1  # about twenty units forget the past: fast enough for a neighbour's burst, deaf to one slow page-in
+LEAST_MARGIN = 1.005  # hand-overs between units, which tables of kernels do not hold
+MOST_MARGIN = 0.3  # a model that strays further is refused too much to be served at all
 RATIO_HALF_LIFE_US = 2_000_000  # a correction that refuses every request is never measured again: it must fade by itself
 
 
@@ -90,22 +92,38 @@ def _step(pressure: float) -> int:
     return max(0, min(PRESSURE_STEPS, -int(-pressure * PRESSURE_STEPS // 1)))
 
 
+@dataclass(frozen=True, slots=True)
+class _Learnt:
+    ratio: float
+    strays: float  # mean distance of a unit's ratio from `ratio`
+    at_us: int
+
+
 class Residuals:
     """Measured over predicted time, per model: what the tables do not know. Bounded, and fading towards 1."""
 
     def __init__(self) -> None:
-        self._learnt: dict[ModelName, tuple[float, int]] = {}
+        self._learnt: dict[ModelName, _Learnt] = {}
 
     def ratio(self, model: ModelName, now_us: int) -> float:
-        if model not in self._learnt:
-            return 1.0
-        ratio, at_us = self._learnt[model]
-        return 1.0 + (ratio - 1.0) * 0.5 ** (max(0, now_us - at_us) / RATIO_HALF_LIFE_US)
+        learnt = self._learnt.get(model)
+        return 1.0 if learnt is None else 1.0 + (learnt.ratio - 1.0) * _fading(learnt, now_us)
+
+    def cautious_ratio(self, model: ModelName, now_us: int) -> float:
+        learnt = self._learnt.get(model)
+        strays = 0.0 if learnt is None else learnt.strays * _fading(learnt, now_us)
+        return self.ratio(model, now_us) * LEAST_MARGIN + min(strays, MOST_MARGIN)
 
     def learn(self, model: ModelName, table_us: int, measured_us: int, now_us: int) -> None:
         """`table_us` is the uncorrected prediction, else the correction would chase itself."""
         if measured_us <= 0 or table_us <= 0 or measured_us > ABSURD_RATIO * table_us:
             return
-        old = self.ratio(model, now_us)
-        new = old + RATIO_GAIN * (measured_us / table_us - old)
-        self._learnt[model] = (min(max(new, RATIO_BOUNDS[0]), RATIO_BOUNDS[1]), now_us)
+        learnt, old = self._learnt.get(model), self.ratio(model, now_us)
+        seen = min(max(measured_us / table_us, RATIO_BOUNDS[0]), RATIO_BOUNDS[1])
+        strays = 0.0 if learnt is None else learnt.strays
+        new_strays = strays + RATIO_GAIN * (abs(seen - old) - strays)
+        self._learnt[model] = _Learnt(old + RATIO_GAIN * (seen - old), new_strays, now_us)
+
+
+def _fading(learnt: _Learnt, now_us: int) -> float:
+    return float(0.5 ** (max(0, now_us - learnt.at_us) / RATIO_HALF_LIFE_US))

@@ -6,7 +6,9 @@
 from dataclasses import dataclass, field
 
 from veltair.core.predict import ModelCosts, Residuals
-from veltair.core.values import CoreId, Lease, LeaseId, Machine, ModelName, Request, RequestId
+from veltair.core.values import CoreId, Lease, LeaseId, Machine, ModelName, Request, RequestId, TenantId
+
+Kind = tuple[TenantId, ModelName]  # requests of one kind are alike: same service, same QoS, as a rule
 
 
 @dataclass(slots=True, eq=False)
@@ -26,8 +28,13 @@ class Job:
         return self.unit is None and not self.closed
 
     @property
-    def budget_us(self) -> int:
-        return self.request.deadline_us - self.request.arrived_us
+    def kind(self) -> Kind:
+        return self.request.tenant, self.request.model
+
+    @property
+    def slack_us(self) -> int:
+        """What it could afford to wait, had it the machine to itself afterwards."""
+        return self.request.deadline_us - self.request.arrived_us - self.costs.best_us
 
 
 @dataclass(slots=True, eq=False)
@@ -75,4 +82,9 @@ class Ledger:
         self.idle = sorted([*self.idle, *lease.cores], key=order.__getitem__)
 
     def correction(self, job: Job, now_us: int) -> float:
+        """What to multiply a table's time with to get the expected one."""
         return self.residuals.ratio(job.costs.model.name, now_us)
+
+    def cautious_correction(self, job: Job, now_us: int) -> float:
+        """The same for promises: later by as much as times of this model have strayed."""
+        return self.residuals.cautious_ratio(job.costs.model.name, now_us)

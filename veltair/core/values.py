@@ -21,7 +21,11 @@ class LatencyTable:
     def __post_init__(self) -> None:
         if not self.rows_us or 1 not in self.rows_us:
             raise ValueError(f"latency table needs a row for 1 core, got cores {sorted(self.rows_us)}")
-        if not self.pressure_levels or self.pressure_levels[0] != 0.0 or list(self.pressure_levels) != sorted(self.pressure_levels):
+        if (
+            not self.pressure_levels
+            or self.pressure_levels[0] != 0.0
+            or list(self.pressure_levels) != sorted(self.pressure_levels)
+        ):
             raise ValueError(f"pressure levels must ascend from 0.0, got {self.pressure_levels}")
         for cores, row in self.rows_us.items():
             if len(row) != len(self.pressure_levels) or any(us < 1 for us in row):

@@ -59,7 +59,9 @@ def capacity_per_s(mix: Mix, cores: int) -> float:
     return cores * 1e6 / sum(t.service_us * t.share for t in mix)
 
 
-def timeline(mix: Mix, per_s: float, seconds: float, seed: int, two_core_speedup: float | None = None) -> Iterator[tuple[int, Event]]:
+def timeline(
+    mix: Mix, per_s: float, seconds: float, seed: int, two_core_speedup: float | None = None
+) -> Iterator[tuple[int, Event]]:
     """All models loaded at 0, then Poisson arrivals of the mix."""
     for tenant in mix:
         yield 0, ModelLoaded(tenant.model(two_core_speedup))
@@ -88,7 +90,14 @@ def serve(
 
 
 def largest_load(
-    mix: Mix, policy: Callable[[], Policy], *, kept: float = 0.95, steps: int = 8, seconds: float = 60, seed: int = 0, two_core_speedup: float | None = None
+    mix: Mix,
+    policy: Callable[[], Policy],
+    *,
+    kept: float = 0.95,
+    steps: int = 8,
+    seconds: float = 60,
+    seed: int = 0,
+    two_core_speedup: float | None = None,
 ) -> float:
     """The largest load, by bisection, at which every tenant has `kept` of its requests answered in time."""
     low, high = 0.0, 1.0

@@ -1,0 +1,18 @@
+"""Strategies behind the scheduler, by name."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from veltair.core.policies.fcfs import Fcfs
+from veltair.core.policies.protocol import Policy
+from veltair.core.policies.veltair import Veltair
+from veltair.errors import ConfigError
+
+POLICIES: Mapping[str, Callable[[], Policy]] = MappingProxyType({"veltair": Veltair, "fcfs": Fcfs})
+
+
+def make_policy(name: str) -> Policy:
+    """A fresh policy; each scheduler needs its own. Raises ConfigError for a name that is none."""
+    if name not in POLICIES:
+        raise ConfigError(f"policy {name!r} is unknown; choose one of: {', '.join(POLICIES)}")
+    return POLICIES[name]()
