@@ -12,10 +12,10 @@ from veltair.models.magika import Magika
 from veltair.models.minilm import MiniLM
 from veltair.models.ocr_det import OcrDet
 from veltair.models.ocr_rec import OcrRec
-from veltair.models.source import Infer, ModelSource, Need, Sample
+from veltair.models.source import Carrier, Infer, ModelSource, Need, Sample
 
 MODELS: Mapping[str, ModelSource] = MappingProxyType(
     {source.name: source for source in (OcrDet(), OcrRec(), MiniLM(), EfficientNetLite0(), Magika())}
 )
 
-__all__ = ["MODELS", "Infer", "ModelSource", "Need", "Sample"]
+__all__ = ["MODELS", "Carrier", "Infer", "ModelSource", "Need", "Sample"]

