@@ -1,0 +1,94 @@
+"""Open-loop load: requests leave when they are due, whatever has become of the earlier ones.
+
+Latency counts from the moment a request was DUE. A generator that waits for answers, or that counts from when it got
+round to sending, forgets exactly the requests that a stall has hurt ("coordinated omission").
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from veltair.bench.scenario import Arrivals, Scenario
+
+NO_ANSWER = "no_answer"
+PROGRESS_EVERY_US = 250_000  # a redrawn progress bar costs the shared cores about a millisecond
+
+
+class Clock(Protocol):
+    def now_us(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`ticket` is the number of the request; `code` is that of a RequestError, None for an answer with outputs."""
+
+    ticket: int
+    code: str | None = None
+
+
+class Transport(Protocol):
+    """Carries requests to a server. `receive` returns as soon as something is there, or after `timeout_us`."""
+
+    def send(self, ticket: int, tenant: int, budget_us: int) -> None: ...
+    def receive(self, timeout_us: int) -> Iterable[Answer]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What became of each request, in order of arrival. `latency_us` counts from when it was due; -1 without outputs."""
+
+    latency_us: npt.NDArray[np.int64]
+    code: list[str | None]
+    lateness_us: npt.NDArray[np.int64]  # of the generator itself: sent minus due
+
+
+def drive(
+    scenario: Scenario,
+    arrivals: Arrivals,
+    transport: Transport,
+    clock: Clock,
+    *,
+    grace_us: int,
+    on_progress: Callable[[float], None] = lambda share: None,
+) -> Outcomes:
+    """Send all arrivals when they are due and wait up to `grace_us` after the last one for what is still out."""
+    count = len(arrivals)
+    due_us, owners = arrivals.at_us.tolist(), arrivals.tenant.tolist()
+    qos_us = [round(tenant.qos_ms * 1000) for tenant in scenario.tenant]
+    latency_us = np.full(count, -1, dtype=np.int64)
+    lateness_us = np.zeros(count, dtype=np.int64)
+    code: list[str | None] = [NO_ANSWER] * count
+    open_requests = sent = 0
+    start_us = clock.now_us()
+    give_up_us = (due_us[-1] if count else 0) + grace_us
+    next_progress_us = 0
+    while sent < count or open_requests:
+        now_us = clock.now_us() - start_us
+        while sent < count and due_us[sent] <= now_us:
+            late_us = now_us - due_us[sent]
+            lateness_us[sent] = late_us
+            # The deadline, too, counts from when the request was due.
+            transport.send(sent, owners[sent], max(qos_us[owners[sent]] - late_us, 1))
+            sent += 1
+            open_requests += 1
+            now_us = clock.now_us() - start_us
+        if sent == count and now_us >= give_up_us:
+            break
+        if now_us >= next_progress_us:
+            on_progress(sent / count)
+            next_progress_us = now_us + PROGRESS_EVERY_US
+        until_us = due_us[sent] if sent < count else min(give_up_us, next_progress_us)
+        answers = transport.receive(max(until_us - now_us, 0))
+        received_us = clock.now_us() - start_us
+        for answer in answers:
+            if code[answer.ticket] != NO_ANSWER:
+                continue  # answered before; the second one changes nothing
+            code[answer.ticket] = answer.code
+            open_requests -= 1
+            if answer.code is None:
+                latency_us[answer.ticket] = received_us - due_us[answer.ticket]
+    on_progress(1.0)
+    return Outcomes(latency_us, code, lateness_us)
