@@ -86,7 +86,7 @@ class WireTransport:
         """All that is there: a zmq descriptor only signals again once everything before has been taken."""
         answers = []
         for socket in self._by_fd.values():
-            while socket.EVENTS & zmq.POLLIN:
+            while int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
                 message = decode_server_message(socket.recv_multipart(zmq.NOBLOCK)[0])
                 if isinstance(message, InferReply | Failure) and message.request_id.startswith(self._prefix):
                     ticket = int(message.request_id[len(self._prefix) :])
