@@ -39,7 +39,7 @@ class Magika(ModelSource):
     )
     input_shapes = {"bytes": (1, 2048)}
     qos_ms = 30.0
-    max_values = {"bytes": 256}  # 256 is the padding
+    max_values = {"bytes": 257}  # 256 is the padding
 
     def export(self, folder: Path) -> Path:
         self.needs()

@@ -47,7 +47,7 @@ class MiniLM(ModelSource):
     )
     input_shapes = {"input_ids": (1, TOKENS), "attention_mask": (1, TOKENS), "token_type_ids": (1, TOKENS)}
     qos_ms = 50.0
-    max_values = {"input_ids": VOCABULARY - 1, "attention_mask": 1, "token_type_ids": 1}
+    max_values = {"input_ids": VOCABULARY, "attention_mask": 2, "token_type_ids": 2}
 
     def export(self, folder: Path) -> Path:
         self.needs()

@@ -88,7 +88,7 @@ class ModelSource(ABC):
     requires: ClassVar[tuple[Need | Carrier, ...]]
     input_shapes: ClassVar[Mapping[str, tuple[int, ...]]]  # what `compile` freezes
     qos_ms: ClassVar[float]  # a sensible latency target where the user names none
-    max_values: ClassVar[Mapping[str, int]] = {}  # largest value of integer inputs; a gather reads out of range past it
+    max_values: ClassVar[Mapping[str, int]] = {}  # integer inputs: one past the largest legal value, as in a bundle
 
     @abstractmethod
     def export(self, folder: Path) -> Path:
