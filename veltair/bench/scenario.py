@@ -34,8 +34,8 @@ class TenantLoad(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for key, value in (("rate_per_s", self.rate_per_s), ("qos_ms", self.qos_ms)):
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{key} must be above 0, got {value:g}")
-        if not 0 < self.percentile <= 1:
-            raise ValueError(f"percentile must lie in 0..1 (0.95 means 95 %), got {self.percentile:g}")
+        if not 0 < self.percentile < 1:
+            raise ValueError(f"percentile must lie between 0 and 1 (0.95 means 95 %), got {self.percentile:g}")
 
 
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,9 +56,9 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"seed must be 0 or more, got {self.seed}")
         if not self.tenant:
             raise ValueError("there is no [[tenant]]")
-        names = [tenant.name for tenant in self.tenant]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"tenant {twice[0]!r} is there twice")
+        pairs = [(tenant.name, tenant.model) for tenant in self.tenant]
+        if twice := sorted({pair for pair in pairs if pairs.count(pair) > 1}):
+            raise ValueError(f"tenant {twice[0][0]!r} is there twice with model {twice[0][1]!r}")
 
     def scaled(self, factor: float) -> "Scenario":
         """All rates times `factor`; the pattern of arrivals stays, only denser."""

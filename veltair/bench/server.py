@@ -28,9 +28,7 @@ def config_text(scenario: Scenario, endpoint: str) -> str:
     for tenant in scenario.tenant:
         lines += [
             "",
-            "[[tenant]]",
-            f"name = {_quoted(tenant.name)}",
-            f"model = {_quoted(tenant.model)}",
+            f"[tenants.{_quoted(tenant.name)}.models.{_quoted(tenant.model)}]",
             f"qos_ms = {float(tenant.qos_ms)}",
             f"percentile = {float(tenant.percentile)}",
         ]

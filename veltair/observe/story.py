@@ -61,12 +61,12 @@ def tell(run: Run) -> Story:
     units: list[UnitStory] = []
     current: dict[str, RequestStory] = {}
     on_lease: dict[int, UnitStory] = {}
-    deadline_after_us = {tenant.name: tenant.qos_us for tenant in run.started.tenants}
+    deadline_after_us = {(tenant.name, tenant.model): tenant.qos_us for tenant in run.started.tenants}
 
     def story_of(record: Arrived | Dispatched | Completed | Refused | Dropped, arrived_us: int) -> RequestStory:
         story = current.get(record.request)
         if story is None:  # its arrival is not in the log: lost, or refused before it counted as arrived
-            qos_us = deadline_after_us.get(record.tenant)
+            qos_us = deadline_after_us.get((record.tenant, record.model))
             story = RequestStory(
                 record.request, record.tenant, record.model, arrived_us, None if qos_us is None else arrived_us + qos_us
             )

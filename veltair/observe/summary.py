@@ -18,7 +18,7 @@ def percentile_us(sorted_us: Sequence[int], percentile: float) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class TenantSummary:
-    """Percentiles are over answered requests; `attainment` is over all, so that refusing does not flatter it."""
+    """One tenant's requests for one model. Percentiles are over answered requests; `attainment` is over all, so that refusing does not flatter it."""
 
     name: str
     model: str
@@ -89,13 +89,16 @@ def summarize(story: Story) -> RunSummary:
 
 
 def _tenants(story: Story, end_us: int) -> tuple[TenantSummary, ...]:
-    by_tenant: dict[str, list[RequestStory]] = {tenant.name: [] for tenant in story.run.started.tenants}
+    by_tenant: dict[tuple[str, str], list[RequestStory]] = {
+        (tenant.name, tenant.model): [] for tenant in story.run.started.tenants
+    }
     for request in story.requests:
-        if request.tenant in by_tenant and request.counts_at(end_us):  # of unknown tenants nothing was promised
-            by_tenant[request.tenant].append(request)
+        promised = by_tenant.get((request.tenant, request.model))
+        if promised is not None and request.counts_at(end_us):
+            promised.append(request)
     summaries = []
     for tenant in story.run.started.tenants:
-        requests = by_tenant[tenant.name]
+        requests = by_tenant[tenant.name, tenant.model]
         outcomes = Counter(request.outcome for request in requests)
         latencies = sorted(request.latency_us for request in requests if request.latency_us is not None)
         summaries.append(
