@@ -1,0 +1,131 @@
+"""The straight line of kernel calls a model becomes, and the plan of its activation memory."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from veltair.bundle.format import ALIGNMENT_BYTES, TensorSpec
+from veltair.compiler.graph import Array, Shape, elements
+from veltair.compiler.schedules.base import Kernel, width
+
+Kind = Literal["input", "output", "weight", "activation"]
+
+
+@dataclass(slots=True)
+class Tensor:
+    """A buffer, or a view of another one with the same bytes (`root` then is that one's number)."""
+
+    shape: Shape
+    dtype: str
+    kind: Kind
+    root: int
+    data: Array | None = None  # of weights
+    value: str | None = None  # the graph's value it holds, if it holds one whole
+    block: int = 0  # channels a register of the packed layout, 0 for plain
+
+    @property
+    def size_bytes(self) -> int:
+        return elements(self.shape) * width(self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    kernel: Kernel
+    tensors: tuple[int, ...]  # the last one is written
+    label: str  # the operators it stands for
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        return self.tensors[:-1]
+
+    @property
+    def writes(self) -> int:
+        return self.tensors[-1]
+
+
+@dataclass(slots=True)
+class Line:
+    tensors: list[Tensor] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    inputs: dict[str, int] = field(default_factory=dict)  # port -> tensor
+    outputs: dict[str, int] = field(default_factory=dict)
+    max_values: dict[str, int] = field(default_factory=dict)  # integer inputs: one past the largest legal value
+
+    def add(self, tensor: Tensor) -> int:
+        self.tensors.append(tensor)
+        return len(self.tensors) - 1
+
+    def new(self, shape: Shape, dtype: str, kind: Kind = "activation") -> int:
+        return self.add(Tensor(shape, dtype, kind, len(self.tensors)))
+
+    def weight(self, data: Array) -> int:
+        return self.add(Tensor(tuple(data.shape), str(data.dtype), "weight", len(self.tensors), np.ascontiguousarray(data)))
+
+    def view(self, number: int, shape: Shape) -> int:
+        """The same bytes under another shape."""
+        tensor = self.tensors[number]
+        if tensor.shape == shape:
+            return number
+        assert elements(shape) == elements(tensor.shape), f"no view of {tensor.shape} as {shape}"
+        return self.add(Tensor(shape, tensor.dtype, tensor.kind, tensor.root))
+
+    def root(self, number: int) -> int:
+        return self.tensors[number].root
+
+    def lifetimes(self) -> dict[int, tuple[int, int]]:
+        """Root of every tensor that is no weight -> (call that makes it or -1, last call that needs it)."""
+        found: dict[int, tuple[int, int]] = {self.root(t): (-1, -1) for t in self.inputs.values()}
+        for i, call in enumerate(self.calls):
+            out = self.root(call.writes)
+            found.setdefault(out, (i, i))
+            for number in call.tensors:
+                root = self.root(number)
+                if self.tensors[root].kind != "weight":
+                    found[root] = (found[root][0], i)
+        for number in self.outputs.values():
+            root = self.root(number)
+            found[root] = (found[root][0], len(self.calls))
+        return found
+
+    def live_behind(self, call: int) -> list[int]:
+        """Roots that are made by `call` or earlier and still needed after it."""
+        return [root for root, (made, last) in self.lifetimes().items() if made <= call < last]
+
+
+def plan_memory(line: Line) -> tuple[list[TensorSpec], int, list[tuple[int, Array]]]:
+    """Offsets of all tensors: specs, bytes of the arena, and (offset, array) of weights in ascending order.
+
+    Greedy by size: each buffer, largest first, at the lowest offset free over its whole life (Pisarchyk and Lee 2020,
+    "Efficient Memory Management for Deep Neural Net Inference", section 5.2).
+    """
+    lives = line.lifetimes()
+    offsets: dict[int, int] = {}
+    placed: list[tuple[int, int, int, int]] = []  # offset, end, made, last
+    for root in sorted(lives, key=lambda r: -line.tensors[r].size_bytes):
+        made, last = lives[root]
+        size = _align(line.tensors[root].size_bytes)
+        offset = 0
+        for start, end, other_made, other_last in sorted(placed):
+            if other_made <= last and made <= other_last:
+                if offset + size <= start:
+                    break
+                offset = max(offset, end)
+        placed.append((offset, offset + size, made, last))
+        offsets[root] = offset
+    weights: list[tuple[int, Array]] = []
+    at = 0
+    for number, tensor in enumerate(line.tensors):
+        if tensor.kind == "weight" and tensor.root == number:
+            assert tensor.data is not None
+            offsets[number] = at
+            weights.append((at, tensor.data))
+            at = _align(at + tensor.size_bytes)
+    specs = [
+        TensorSpec(line.tensors[t.root].kind, t.dtype, t.shape, offsets.get(t.root, 0)) for t in line.tensors
+    ]
+    return specs, max((end for _, end, _, _ in placed), default=ALIGNMENT_BYTES), weights
+
+
+def _align(size: int) -> int:
+    return -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES

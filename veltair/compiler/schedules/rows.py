@@ -1,0 +1,224 @@
+"""Kernels that reduce along rows: softmax, layer norm, and plain reductions.
+
+A row's reduction is written as `lanes` partial results that are combined at the end, since fp32 sums may not be
+reordered by the code generator. Rows that no vector divides are read through a guard that yields the neutral element.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import te, tirx
+
+from veltair.compiler.expr import fast_exp
+from veltair.compiler.graph import Shape
+from veltair.compiler.schedules.base import (
+    Kernel,
+    Knobs,
+    divisors,
+    result,
+    schedule_of,
+    unroll_tile,
+    vector_width,
+    vectorize_last,
+    vectorize_reduction,
+)
+
+_LOWEST = -3.4e38
+
+
+def _guarded(x: Any, row: Any, column: Any, length: int, padded: int, neutral: float) -> Any:
+    if padded == length:
+        return x[row, column]
+    return tirx.if_then_else(column < length, x[row, column], tirx.const(neutral, "float32"))
+
+
+def _partial(x: Any, rows: int, padded: int, v: int, name: str, combine: Any) -> tuple[Any, Any]:
+    """(rows, v) partial and (rows,) full reductions of the (rows, padded) expression `x(row, column)`."""
+    k, lane = te.reduce_axis((0, padded // v), f"{name}_k"), te.reduce_axis((0, v), f"{name}_l")
+    part = te.compute((rows, v), lambda i, t: combine(x(i, k * v + t), axis=k), name=f"{name}_part")
+    return part, te.compute((rows,), lambda i: combine(part[i, lane], axis=lane), name=name)
+
+
+@dataclass(frozen=True)
+class Softmax(Kernel):
+    """Over the last axis of (rows, length). Knob: `mr` rows of a parallel chunk."""
+
+    rows: int
+    length: int
+    lanes: int
+
+    kind = "softmax"
+
+    @property
+    def inputs(self) -> tuple[tuple[Shape, str], ...]:
+        return (((self.rows, self.length), "float32"),)
+
+    @property
+    def output(self) -> Shape:
+        return (self.rows, self.length)
+
+    @property
+    def flops(self) -> int:
+        return 12 * self.rows * self.length
+
+    def candidates(self) -> list[dict[str, int]]:
+        return [{"mr": mr} for mr in divisors(self.rows, 16)[-2:]]
+
+    def build(self, knobs: Knobs) -> Any:
+        rows, n = self.rows, self.length
+        v = vector_width(n, self.lanes)
+        v = self.lanes if v == 1 else v
+        padded = -(-n // v) * v
+        x = te.placeholder((rows, n), name="x")
+        operands = self.chain.placeholders()
+        row = te.compute((rows, padded), lambda i, j: _guarded(x, i, j, n, padded, _LOWEST), name="row")
+        max_part, top = _partial(lambda i, j: row[i, j], rows, padded, v, "top", te.max)
+        e = te.compute((rows, padded), lambda i, j: fast_exp(row[i, j] - top[i]), name="e")
+        sum_part, total = _partial(lambda i, j: e[i, j], rows, padded, v, "total", te.sum)
+        scale = te.compute((rows,), lambda i: tirx.const(1.0, "float32") / total[i], name="scale")
+        out = te.compute((rows, n), lambda i, j: self.chain.apply(e[i, j] * scale[i], (i, j), operands), name="out")
+        sch = schedule_of([x, *operands, out])
+        i, _ = sch.get_loops(sch.get_sblock("out"))
+        outer, inner = sch.split(i, [None, (knobs or self.candidates()[0])["mr"]])
+        vectorize_last(sch, sch.get_sblock("out"), self.lanes)
+        if padded == n:
+            sch.compute_inline(sch.get_sblock("row"))
+        for name in ("scale", "total", "total_part", "e", "top", "top_part", *(("row",) if padded != n else ())):
+            sch.compute_at(sch.get_sblock(name), inner)
+        sch.parallel(outer)
+        vectorize_last(sch, sch.get_sblock("e"), self.lanes)
+        for name in ("top_part", "total_part"):
+            block = sch.get_sblock(name)
+            lane, k = sch.get_loops(block)[-2:]
+            vectorize_reduction(sch, block, lane, k)
+        return result(sch)
+
+
+@dataclass(frozen=True)
+class LayerNorm(Kernel):
+    """(x - mean) / sqrt(variance + epsilon) * gamma + beta over the last axis of (rows, length). Knob: `mr`."""
+
+    rows: int
+    length: int
+    epsilon: float
+    lanes: int
+
+    kind = "layernorm"
+
+    @property
+    def inputs(self) -> tuple[tuple[Shape, str], ...]:
+        return ((self.rows, self.length), "float32"), ((self.length,), "float32"), ((self.length,), "float32")
+
+    @property
+    def output(self) -> Shape:
+        return (self.rows, self.length)
+
+    @property
+    def flops(self) -> int:
+        return 8 * self.rows * self.length
+
+    def candidates(self) -> list[dict[str, int]]:
+        return [{"mr": mr} for mr in divisors(self.rows, 16)[-2:]]
+
+    def build(self, knobs: Knobs) -> Any:
+        rows, n = self.rows, self.length
+        v = vector_width(n, self.lanes)  # 1 where nothing divides: correct, slow, and rare
+        x = te.placeholder((rows, n), name="x")
+        gamma, beta = te.placeholder((n,), name="gamma"), te.placeholder((n,), name="beta")
+        operands = self.chain.placeholders()
+        share = tirx.const(1.0 / n, "float32")
+        _, mean = _partial(lambda i, j: x[i, j], rows, n, v, "mean", te.sum)
+
+        def centred(i: Any, j: Any) -> Any:
+            return x[i, j] - mean[i] * share
+
+        _, var = _partial(lambda i, j: centred(i, j) * centred(i, j), rows, n, v, "var", te.sum)
+        one = tirx.const(1.0, "float32")
+        scale = te.compute((rows,), lambda i: one / tirx.sqrt(var[i] * share + tirx.const(self.epsilon, "float32")), name="scale")
+        out = te.compute(
+            (rows, n),
+            lambda i, j: self.chain.apply(centred(i, j) * scale[i] * gamma[j] + beta[j], (i, j), operands),
+            name="out",
+        )
+        sch = schedule_of([x, gamma, beta, *operands, out])
+        i, _ = sch.get_loops(sch.get_sblock("out"))
+        outer, inner = sch.split(i, [None, (knobs or self.candidates()[0])["mr"]])
+        vectorize_last(sch, sch.get_sblock("out"), self.lanes)
+        for name in ("scale", "var", "var_part", "mean", "mean_part"):
+            sch.compute_at(sch.get_sblock(name), inner)
+        sch.parallel(outer)
+        for name in ("mean_part", "var_part"):
+            block = sch.get_sblock(name)
+            lane, k = sch.get_loops(block)[-2:]
+            if v > 1:
+                vectorize_reduction(sch, block, lane, k)
+        return result(sch)
+
+
+@dataclass(frozen=True)
+class Reduce(Kernel):
+    """Over the middle axis of (outer, length, inner): `op` is sum, mean, max or min."""
+
+    op: str
+    outer: int
+    length: int
+    inner: int
+    lanes: int
+
+    kind = "reduce"
+
+    @property
+    def inputs(self) -> tuple[tuple[Shape, str], ...]:
+        return (((self.outer, self.length, self.inner), "float32"),)
+
+    @property
+    def output(self) -> Shape:
+        return (self.outer, self.inner)
+
+    @property
+    def flops(self) -> int:
+        return self.outer * self.length * self.inner
+
+    def build(self, knobs: Knobs) -> Any:
+        a, n, b = self.inputs[0][0]
+        x = te.placeholder((a, n, b), name="x")
+        operands = self.chain.placeholders()
+        combine = {"sum": te.sum, "mean": te.sum, "max": te.max, "min": te.min}[self.op]
+        factor = tirx.const(1.0 / n, "float32") if self.op == "mean" else None
+
+        def finish(value: Any, at: tuple[Any, Any]) -> Any:
+            return self.chain.apply(value * factor if factor is not None else value, at, operands)
+
+        v = vector_width(n, self.lanes)
+        if b == 1 and v > 1:
+            _, full = _partial(lambda i, j: x[i, j, 0], a, n, v, "full", combine)
+            out = te.compute((a, 1), lambda i, j: finish(full[i], (i, j)), name="out")
+            sch = schedule_of([x, *operands, out])
+            i, _ = sch.get_loops(sch.get_sblock("out"))
+            for name in ("full", "full_part"):
+                sch.compute_at(sch.get_sblock(name), i)
+            if a > 1:
+                sch.parallel(i)
+            block = sch.get_sblock("full_part")
+            lane, k = sch.get_loops(block)[-2:]
+            vectorize_reduction(sch, block, lane, k)
+            return result(sch)
+        r = te.reduce_axis((0, n), "r")
+        acc = te.compute((a, b), lambda i, j: combine(x[i, r, j], axis=r), name="acc")
+        out = te.compute((a, b), lambda i, j: finish(acc[i, j], (i, j)), name="out")
+        sch = schedule_of([x, *operands, out])
+        block, last = sch.get_sblock("acc"), sch.get_sblock("out")
+        i, j, k = sch.get_loops(block)
+        v = vector_width(b, self.lanes)
+        j_out, lane = sch.split(j, [None, v])
+        sch.reorder(i, j_out, k, lane)
+        sch.set_scope(block, 0, "local")
+        sch.reverse_compute_at(last, j_out)
+        parallel = sch.fuse(i, j_out)
+        if self.flops > 16384:
+            sch.parallel(parallel)
+        if v > 1:
+            sch.vectorize(lane)
+            unroll_tile(sch, sch.decompose_reduction(block, k), 0)
+            unroll_tile(sch, last, 0)
+        return result(sch)

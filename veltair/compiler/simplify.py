@@ -1,0 +1,219 @@
+"""Rewrites of the graph that need no schedule: fewer operators, of fewer kinds, with the same values.
+
+Every pass keeps the names of the values it leaves alive, so that any of them can be compared with the reference.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from veltair.compiler.graph import Graph, Node, elements
+
+_RESHAPES = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Dropout"}
+
+
+def simplify(graph: Graph) -> Graph:
+    """Edits `graph` in place and returns it."""
+    for rewrite in (_normalise, _fold_batch_norm, _fold_affine_into_convolutions, _find_layer_norms, _find_embeddings):
+        rewrite(graph)
+        graph.drop_dead()
+    return graph
+
+
+def _normalise(graph: Graph) -> None:
+    """Views become Reshape, Gemm becomes MatMul and Add, whole-tensor slices and casts to the same type become views."""
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        out = node.outputs[0]
+        same_type = bool(node.inputs) and bool(node.inputs[0]) and graph.dtypes.get(node.inputs[0]) == graph.dtypes[out]
+        if node.op in _RESHAPES or (node.op == "Cast" and same_type) or _takes_all(graph, node):
+            nodes.append(Node("Reshape", node.inputs[:1], (out,), {}, node.name))
+        elif node.op == "Gemm":
+            nodes += _gemm(graph, node)
+        elif node.op == "Clip" and graph.dtypes[out] != "float32":
+            nodes.append(node)
+        else:
+            nodes.append(node)
+    graph.nodes = nodes
+
+
+def _takes_all(graph: Graph, node: Node) -> bool:
+    if node.op != "Slice" or graph.shapes[node.inputs[0]] != graph.shapes[node.outputs[0]]:
+        return False
+    steps = graph.constant(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] else None
+    return steps is None or bool((steps == 1).all())
+
+
+def _gemm(graph: Graph, node: Node) -> list[Node]:
+    a, b, *rest = node.inputs
+    out = node.outputs[0]
+    alpha, beta = float(node.attrs.get("alpha", 1.0)), float(node.attrs.get("beta", 1.0))
+    weights = graph.constant(b)
+    bias = graph.constant(rest[0]) if rest and rest[0] else None
+    has_bias = bool(rest and rest[0])
+    if weights is None or node.attrs.get("transA", 0) or (has_bias and bias is None and beta != 1.0):
+        return [node]
+    matrix = (weights.T if node.attrs.get("transB", 0) else weights) * np.float32(alpha)
+    packed = graph.add_constant(b, np.ascontiguousarray(matrix.astype(np.float32)))
+    if not has_bias:
+        return [Node("MatMul", (a, packed), (out,), {}, node.name)]
+    product = graph.add_value(f"{out}__product", graph.shapes[out], "float32")
+    addend = graph.add_constant(rest[0], (bias * np.float32(beta)).astype(np.float32)) if bias is not None else rest[0]
+    return [Node("MatMul", (a, packed), (product,), {}, node.name), Node("Add", (product, addend), (out,), {}, node.name)]
+
+
+def _fold_batch_norm(graph: Graph) -> None:
+    """Inference's batch norm is a scale and a shift per channel."""
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        parameters = [graph.constant(name) for name in node.inputs[1:5]] if node.op == "BatchNormalization" else [None]
+        if any(p is None for p in parameters):
+            nodes.append(node)
+            continue
+        gamma, beta, mean, variance = (np.asarray(p, np.float64) for p in parameters)
+        scale = gamma / np.sqrt(variance + float(node.attrs.get("epsilon", 1e-5)))
+        x, out = node.inputs[0], node.outputs[0]
+        shape = (1, -1, *(1,) * (len(graph.shapes[x]) - 2))
+        factor = graph.add_constant(f"{out}__scale", scale.reshape(shape).astype(np.float32))
+        shift = graph.add_constant(f"{out}__shift", (beta - mean * scale).reshape(shape).astype(np.float32))
+        scaled = graph.add_value(f"{out}__scaled", graph.shapes[x], "float32")
+        nodes += [Node("Mul", (x, factor), (scaled,), {}, node.name), Node("Add", (scaled, shift), (out,), {}, node.name)]
+    graph.nodes = nodes
+
+
+def _per_channel(graph: Graph, name: str, rank: int, channels: int) -> np.ndarray | None:
+    """A constant that only varies over axis 1 of a rank-`rank` value, as (channels,); else None."""
+    value = graph.constant(name)
+    if value is None or value.dtype != np.float32:
+        return None
+    if value.size == 1:
+        return np.full(channels, value.reshape(()), np.float32)
+    shape = (1,) * (rank - value.ndim) + value.shape
+    if value.ndim > rank or shape[1] != channels or elements(shape) != channels:
+        return None
+    return value.reshape(channels)
+
+
+def _fold_affine_into_convolutions(graph: Graph) -> None:
+    """Mul and Add by constants per channel behind a convolution disappear into its weights and bias."""
+    nodes: list[Node] = []
+    where: dict[str, int] = {}  # value made by a convolution that may still be folded into -> its place in `nodes`
+    uses = {name: len(found) for name, found in graph.consumers().items()}
+    for node in graph.nodes:
+        folded = _fold_one(graph, node, nodes, where, uses)
+        if not folded:
+            nodes.append(node)
+            if node.op in ("Conv", "ConvTranspose") and graph.constant(node.inputs[1]) is not None:
+                where[node.outputs[0]] = len(nodes) - 1
+    graph.nodes = nodes
+
+
+def _fold_one(graph: Graph, node: Node, nodes: list[Node], where: dict[str, int], uses: dict[str, int]) -> bool:
+    if node.op not in ("Mul", "Add", "Sub", "Div") or len(node.inputs) != 2:
+        return False
+    swapped = node.inputs[0] not in where
+    x, other = (node.inputs[1], node.inputs[0]) if swapped else node.inputs
+    if x not in where or uses.get(x, 0) != 1 or x in graph.outputs or (swapped and node.op in ("Sub", "Div")):
+        return False
+    conv = nodes[where[x]]
+    shape = graph.shapes[x]
+    value = _per_channel(graph, other, len(shape), shape[1])
+    if value is None or graph.shapes[node.outputs[0]] != shape:
+        return False
+    weights = graph.constants[conv.inputs[1]]
+    has_bias = len(conv.inputs) > 2 and conv.inputs[2]
+    bias = graph.constant(conv.inputs[2]) if has_bias else np.zeros(shape[1], np.float32)
+    if bias is None or (node.op == "Div" and not np.all(value)):
+        return False
+    if node.op in ("Mul", "Div"):
+        factor = value if node.op == "Mul" else (1.0 / value).astype(np.float32)
+        if conv.op == "Conv":
+            weights = weights * factor.reshape(-1, *(1,) * (weights.ndim - 1))
+        elif int(conv.attrs.get("group", 1)) == 1:
+            weights = weights * factor.reshape(1, -1, *(1,) * (weights.ndim - 2))
+        else:
+            return False
+        bias = bias * factor
+    else:
+        bias = bias + (value if node.op == "Add" else -value)
+    names = (conv.inputs[0], graph.add_constant(conv.inputs[1], weights), graph.add_constant("bias", bias.astype(np.float32)))
+    nodes[where[x]] = replace(conv, inputs=names, outputs=node.outputs)
+    where[node.outputs[0]] = where.pop(x)
+    return True
+
+
+def _find_layer_norms(graph: Graph) -> None:
+    """(x - mean) / sqrt(mean((x - mean)^2) + eps) * gamma + beta over the last axis, as exporters write it out."""
+    makers = graph.producers()
+
+    def made(name: str, op: str) -> Node | None:
+        node = makers.get(name)
+        return node if node is not None and node.op == op else None
+
+    def last_axis_mean(node: Node | None) -> bool:
+        if node is None or node.op != "ReduceMean" or not node.attrs.get("keepdims", 1):
+            return False
+        axes = node.attrs.get("axes")
+        if axes is None and len(node.inputs) > 1 and (constant := graph.constant(node.inputs[1])) is not None:
+            axes = constant.tolist()
+        rank = len(graph.shapes[node.inputs[0]])
+        return axes is not None and [int(a) % rank for a in axes] == [rank - 1]
+
+    found: dict[str, Node] = {}
+    for node in graph.nodes:
+        if node.op != "Add":
+            continue
+        scaled, beta = made(node.inputs[0], "Mul"), graph.constant(node.inputs[1])
+        if scaled is None or beta is None or (gamma := graph.constant(scaled.inputs[1])) is None:
+            continue
+        quotient = made(scaled.inputs[0], "Div")
+        root = made(quotient.inputs[1], "Sqrt") if quotient else None
+        shifted = made(root.inputs[0], "Add") if root else None
+        centred = made(quotient.inputs[0], "Sub") if quotient else None
+        if shifted is None or centred is None or (epsilon := graph.scalar(shifted.inputs[1])) is None:
+            continue
+        variance = makers.get(shifted.inputs[0])
+        square = makers.get(variance.inputs[0]) if variance and last_axis_mean(variance) else None
+        mean = makers.get(centred.inputs[1])
+        length = graph.shapes[node.outputs[0]][-1]
+        if (
+            square is None
+            or mean is None
+            or not last_axis_mean(mean)
+            or mean.inputs[0] != centred.inputs[0]
+            or square.inputs[0] != centred.outputs[0]
+            or not (square.op == "Pow" and graph.scalar(square.inputs[1]) == 2.0 or square.op == "Mul" and len(set(square.inputs)) == 1)
+            or gamma.size != length
+            or beta.size != length
+        ):
+            continue
+        names = tuple(graph.add_constant("layernorm", np.ascontiguousarray(c.reshape(length), np.float32)) for c in (gamma, beta))
+        found[node.outputs[0]] = Node(
+            "LayerNormalization", (centred.inputs[0], *names), node.outputs, {"axis": -1, "epsilon": epsilon}, node.name
+        )
+    graph.nodes = [found.get(n.outputs[0], n) for n in graph.nodes]
+
+
+def _find_embeddings(graph: Graph) -> None:
+    """MatMul(Cast(Equal(ids, 0..n-1)), table): a table look-up written as a product with one-hot rows."""
+    makers = graph.producers()
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        nodes.append(node)
+        table = graph.constant(node.inputs[1]) if node.op == "MatMul" else None
+        cast = makers.get(node.inputs[0]) if node.op == "MatMul" else None
+        equal = makers.get(cast.inputs[0]) if cast is not None and cast.op == "Cast" else None
+        if table is None or table.ndim != 2 or equal is None or equal.op != "Equal":
+            continue
+        for ids, classes in (equal.inputs, equal.inputs[::-1]):
+            values = graph.constant(classes)
+            if (
+                values is not None
+                and values.shape[-1:] == (table.shape[0],)
+                and values.size == table.shape[0]
+                and np.array_equal(values.reshape(-1), np.arange(table.shape[0]))
+                and graph.shapes[ids][-1:] == (1,)
+                and graph.dtypes[ids] in ("int32", "int64")
+            ):
+                nodes[-1] = Node("Embedding", (ids, node.inputs[1]), node.outputs, {}, node.name)
+    graph.nodes = nodes
