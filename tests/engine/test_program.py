@@ -85,7 +85,7 @@ def test_a_failing_kernel_is_named_with_its_block_and_tvms_message(artifacts: Pa
     tensors = (*manifest.tensors[:3], wrong, *manifest.tensors[4:])
     program = Program(open_bundle(changed(artifacts, tmp_path / "tiny", msgspec.structs.replace(manifest, tensors=tensors))))
     with pytest.raises(
-        EngineFailed, match=r"'tiny' failed in block 'product', variant 'split', kernel 'tiny_product_split': \w+Error"
+        EngineFailed, match=r"block 'product', variant 'split', kernel 'tiny_product_split': .*Error"
     ):
         program.run(program.new_arena(), 0, 2, (1, 0))
 

@@ -2,12 +2,16 @@
 
 import functools
 import os
+import threading
 from collections.abc import Callable
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
 
 import tvm
 
 ONE_CORE_PER_THREAD = -2  # TVM's affinity mode for "thread i on the i-th core of this list"; 1 means "the big cores"
+
+T = TypeVar("T")
 
 
 @functools.cache
@@ -23,3 +27,34 @@ def set_cores(cores: tuple[int, ...]) -> None:
         _config_threadpool()(ONE_CORE_PER_THREAD, len(cores), [str(core) for core in cores])
     else:
         _config_threadpool()(1, 1)
+
+
+class Lane(threading.Thread, Generic[T]):
+    """Runs one task after the other. `work` returns the lane's next task, or None to wait until one is given.
+
+    An error of `work` is a bug, not a failed kernel: it ends the lane and is handed to `broken`.
+    """
+
+    def __init__(self, number: int, work: "Callable[[Lane[T], T], T | None]", broken: Callable[[Exception], None]) -> None:
+        super().__init__(name=f"lane-{number}", daemon=True)  # a kernel cannot be interrupted; it must not hold up the exit
+        self.cores: tuple[int, ...] = ()
+        self._work = work
+        self._broken = broken
+        self._given: SimpleQueue[T] = SimpleQueue()
+
+    def give(self, task: T) -> None:
+        """Only to a lane that waits."""
+        self._given.put(task)
+
+    def take_cores(self, cores: tuple[int, ...]) -> None:
+        if cores != self.cores:
+            set_cores(cores)
+            self.cores = cores
+
+    def run(self) -> None:
+        try:
+            task: T | None = None
+            while True:
+                task = self._work(self, self._given.get() if task is None else task)
+        except Exception as error:  # the process cannot go on; who watches it is told and starts another
+            self._broken(error)

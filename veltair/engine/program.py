@@ -188,7 +188,7 @@ class Program:
         variant = block.variants[variant_number]
         return EngineFailed(
             f"model {self.name!r} failed in block {block.name!r}, variant {variant.name!r}, "
-            f"kernel {variant.calls[call_number].symbol!r}: {_raised_message()}; try again, and compile the model anew if it stays"
+            f"kernel {variant.calls[call_number].symbol!r}: {_raised_message()}; try again, or compile the model anew if it stays"
         )
 
 

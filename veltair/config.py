@@ -1,0 +1,189 @@
+"""Settings of a server: read from TOML, checked, and frozen before any process starts.
+
+endpoint = "tcp://127.0.0.1:7400"
+policy = "veltair"
+cores = [0, 1]                 # default: all this process may use
+log = "decisions.jsonl"        # default: none
+drain_timeout_s = 10.0
+
+[tenants.shop.models.ocr-det]
+qos_ms = 60                    # default: what the model was compiled for
+percentile = 0.95
+"""
+
+import dataclasses
+import math
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from veltair.errors import ConfigError
+
+DEFAULT_ENDPOINT = "tcp://127.0.0.1:7400"  # loopback: a server that others can reach must be asked for
+DEFAULT_QOS_MS = 1000.0  # for a model compiled without --qos and not configured either
+
+
+@dataclass(frozen=True, slots=True)
+class ModelQos:
+    """None: what the model was compiled for."""
+
+    qos_ms: float | None = None
+    percentile: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServeConfig:
+    """`tenants` maps tenant to model to QoS; None means one tenant "default" with every model."""
+
+    endpoint: str = DEFAULT_ENDPOINT
+    policy: str = "veltair"
+    cores: tuple[int, ...] | None = None
+    log: Path | None = None
+    drain_timeout_s: float = 10.0
+    tenants: Mapping[str, Mapping[str, ModelQos]] | None = None
+
+
+class TenantQos(msgspec.Struct, frozen=True):
+    """One tenant's promise for one model."""
+
+    tenant: str
+    model: str
+    qos_us: int
+    percentile: float
+
+
+class EngineSettings(msgspec.Struct, frozen=True):
+    """What the directory hands to an engine it starts, as JSON on its standard input (arguments show in `ps`)."""
+
+    endpoint: str  # a TCP port of * lets the engine choose one
+    bundles: tuple[str, ...]
+    policy: str
+    cores: tuple[int, ...]
+    drain_timeout_s: float
+    tenants: tuple[TenantQos, ...]
+    log: str | None = None
+
+
+def load_config(path: Path) -> ServeConfig:
+    """Raises ConfigError naming the key, its value and what to write instead. Model names are checked by the directory."""
+    try:
+        table = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"configuration {str(path)!r} cannot be read: {error.strerror}; name a readable file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration {str(path)!r} is not TOML: {error}; mend that line") from error
+    return parse_config(table)
+
+
+def parse_config(table: Mapping[str, Any]) -> ServeConfig:
+    settings = _parsed("", table, {**_PARSERS, "tenants": _tenants})
+    return ServeConfig(**settings)
+
+
+def with_options(config: ServeConfig, **options: object) -> ServeConfig:
+    """`config` with command-line options over it; None means not given. Checked like the file."""
+    given = {name: value for name, value in options.items() if value is not None}
+    return dataclasses.replace(config, **_parsed("", given, _PARSERS))
+
+
+def parse_cores(text: str) -> tuple[int, ...]:
+    """`0,2-4` → (0, 2, 3, 4)."""
+    cores: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if match is None:
+            raise ConfigError(f"cores {text!r}: {part!r} is neither a number nor a range; write for example 0,2-4")
+        cores += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return _cores("cores", cores)
+
+
+def available_cores() -> tuple[int, ...]:
+    return tuple(sorted(os.sched_getaffinity(0)))
+
+
+def _parsed(where: str, table: Mapping[str, Any], parsers: Mapping[str, Callable[[str, Any], Any]]) -> dict[str, Any]:
+    for key in table:
+        if key not in parsers:
+            raise ConfigError(f"unknown key {where + key!r}; known here: {', '.join(sorted(parsers))}")
+    return {key: parsers[key](where + key, value) for key, value in table.items()}
+
+
+def _endpoint(key: str, value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"tcp://[^/\s]+:\d{1,5}|ipc://\S+", value):
+        raise ConfigError(f"{key} = {value!r} is no endpoint; write for example {DEFAULT_ENDPOINT!r}")
+    if value.startswith("tcp") and not 1 <= int(value.rsplit(":", 1)[1]) <= 65535:
+        raise ConfigError(f"{key} = {value!r} has no valid port; choose one of 1..65535")
+    return value
+
+
+def _name(key: str, value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ConfigError(f"{key} = {value!r} is no name; write a text in quotes")
+    return value
+
+
+def _cores(key: str, value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list | tuple) or not value or any(type(core) is not int for core in value):
+        raise ConfigError(f"{key} = {value!r} is no list of core numbers; write for example [0, 1]")
+    if len(set(value)) != len(value):
+        raise ConfigError(f"{key} = {list(value)!r} names a core twice; name each once")
+    strangers = sorted(set(value) - set(available_cores()))
+    if strangers:
+        raise ConfigError(f"{key} = {list(value)!r}: this process may not use {strangers}; choose from {list(available_cores())}")
+    return tuple(value)
+
+
+def _path(key: str, value: Any) -> Path:
+    if not isinstance(value, str | Path) or not str(value):
+        raise ConfigError(f"{key} = {value!r} is no path; write a text in quotes")
+    return Path(value)
+
+
+def _positive(key: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+        raise ConfigError(f"{key} = {value!r} must be a finite number above 0")
+    return float(value)
+
+
+def _percentile(key: str, value: Any) -> float:
+    share = _positive(key, value)
+    if share >= 1:
+        raise ConfigError(f"{key} = {value!r} must be below 1; write 0.95 for the 95th percentile")
+    return share
+
+
+def _tenants(key: str, value: Any) -> dict[str, dict[str, ModelQos]]:
+    tenants = {}
+    for tenant, table in _table(key, value).items():
+        models = _parsed(f"{key}.{tenant}.", _table(f"{key}.{tenant}", table), {"models": _table}).get("models", {})
+        if not models:
+            raise ConfigError(f"tenant {tenant!r} has no models; add a [{key}.{tenant}.models.MODEL] table")
+        tenants[tenant] = {
+            model: ModelQos(**_parsed(f"{key}.{tenant}.models.{model}.", _table(model, qos), _QOS_PARSERS))
+            for model, qos in models.items()
+        }
+    if not tenants:
+        raise ConfigError(f"{key} is empty; leave it out to serve every model to the tenant 'default'")
+    return tenants
+
+
+def _table(key: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{key} = {value!r} must be a table; write [{key}]")
+    return value
+
+
+_QOS_PARSERS = {"qos_ms": _positive, "percentile": _percentile}
+_PARSERS: dict[str, Callable[[str, Any], Any]] = {
+    "endpoint": _endpoint,
+    "policy": _name,
+    "cores": _cores,
+    "log": _path,
+    "drain_timeout_s": _positive,
+}

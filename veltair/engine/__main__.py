@@ -1,0 +1,137 @@
+"""`python -m veltair.engine`: one engine process. Started by the directory, which writes EngineSettings (JSON) to stdin.
+
+Says one line of JSON on stdout: {"endpoint": ...} once it serves, or {"code": ..., "message": ...} where it cannot.
+"""
+
+import os
+
+# Before anything imports tvm. The runtime alone is 5 MB of libraries in place of 260.
+os.environ["TVM_USE_RUNTIME_LIB"] = "1"
+# A pool thread spins for its next kernel before it sleeps. TVM's own 300000 rounds hold a core for 5 ms and more after
+# a unit, and that core may be another lane's by then; 100 rounds are about 60 us, which still bridges two kernels.
+os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "100")
+
+import ctypes
+import gc
+import json
+import signal
+import sys
+import time
+import traceback
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+import zmq
+
+from veltair.bundle.store import open_bundle
+from veltair.config import EngineSettings
+from veltair.core.events import ModelLoaded
+from veltair.core.policies import make_policy
+from veltair.core.scheduler import Scheduler
+from veltair.core.values import CoreId, Machine
+from veltair.engine.intake import Intake
+from veltair.engine.program import Program
+from veltair.engine.service import LINGER_MS, Outbox, Service, WakeUp, listen_to_signals, microseconds_since_start
+from veltair.engine.stage import Stage
+from veltair.errors import VeltairError
+from veltair.observe import records
+from veltair.observe.log import DecisionLog
+
+PR_SET_PDEATHSIG = 1
+# A lane that comes back from a kernel waits at most this long for the GIL while another thread computes in Python.
+# The default of 5 ms would be the largest part of a small model's latency.
+GIL_SWITCH_INTERVAL_S = 100e-6
+MAX_MESSAGE_BYTES = 256 << 20  # no input is near it; a peer that sends more is cut off before we hold it in memory
+
+
+def main() -> int:
+    settings = msgspec.json.decode(sys.stdin.buffer.read(), type=EngineSettings)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # a directory that dies takes its engines with it, drained
+    os.environ["TVM_NUM_THREADS"] = str(len(settings.cores))
+    sys.setswitchinterval(GIL_SWITCH_INTERVAL_S)
+    try:
+        serve(settings)
+    except VeltairError as error:
+        say(code=error.code, message=str(error))
+        return 1
+    except Exception:
+        traceback.print_exc()
+        return os.EX_SOFTWARE
+    return 0
+
+
+def serve(settings: EngineSettings) -> None:
+    clock = microseconds_since_start()
+    programs = {bundle.name: Program(bundle) for bundle in (open_bundle(Path(folder)) for folder in settings.bundles)}
+    cores = tuple(CoreId(core) for core in settings.cores)
+    bandwidth = max(program.bundle.manifest.measured.bandwidth_bytes_per_us for program in programs.values())
+    scheduler = Scheduler(Machine(cores, bandwidth), make_policy(settings.policy))
+    for program in programs.values():
+        scheduler.handle(ModelLoaded(program.bundle.model), clock())
+    log = DecisionLog(settings.log) if settings.log is not None else None
+    if log is not None:
+        log.write(started(settings, programs, clock()))
+    wake_up = WakeUp()
+    outbox = Outbox(wake_up)
+    stage = Stage(scheduler, cores, clock, outbox.put, log.write if log else lambda _: None, outbox.broken)
+    context = zmq.Context()
+    router = bind(context, settings.endpoint)
+    service = Service(router, Intake(programs, settings.tenants), stage, outbox, wake_up, settings.policy)
+    listen_to_signals(service, wake_up)
+    gc.collect()
+    gc.freeze()  # programs and manifests live as long as we do; no collection needs to walk them
+    say(endpoint=router.getsockopt_string(zmq.LAST_ENDPOINT))
+    try:
+        service.run(settings.drain_timeout_s)
+    finally:
+        router.close(LINGER_MS)
+        context.term()
+        if log is not None:
+            log.close()
+
+
+def bind(context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str) -> "zmq.Socket[bytes]":
+    router = context.socket(zmq.ROUTER)
+    router.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+    router.setsockopt(zmq.HEARTBEAT_IVL, 1_000)  # a client that vanished is forgotten, and its queue with it
+    router.setsockopt(zmq.HEARTBEAT_TIMEOUT, 5_000)
+    router.bind(endpoint)
+    return router
+
+
+def started(settings: EngineSettings, programs: dict[str, Program], now_us: int) -> records.Started:
+    models = (
+        records.ModelRecord(
+            name,
+            tuple(records.BlockInfo(block.name, tuple(v.name for v in block.variants)) for block in program.bundle.model.blocks),
+        )
+        for name, program in programs.items()
+    )
+    tenants = (records.TenantRecord(t.tenant, t.model, t.qos_us, t.percentile) for t in settings.tenants)
+    return records.Started(
+        now_us,
+        time.time(),
+        version("veltair"),
+        settings.policy,
+        processor(),
+        settings.cores,
+        tuple(models),
+        tuple(tenants),
+    )
+
+
+def processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), os.uname().machine)
+
+
+def say(**fields: str) -> None:
+    print(json.dumps(fields), flush=True)
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # lanes may still be inside a kernel that nobody waits for; the interpreter would wait for their GIL
