@@ -54,14 +54,14 @@ class Fares:
         fare.service_us, fare.seen_us = job.costs.best_us, now_us
 
     def room_us(self, job: Job, now_us: int) -> int:
-        """How much earlier than its deadline this newcomer has to be done."""
+        """How much earlier than its deadline this newcomer should be done, if its slack allows."""
         self._fares = {kind: fare for kind, fare in self._fares.items() if now_us - fare.seen_us < FARE_MEMORY_US}
         mine, worst = self._fares.get(job.kind), min(self._fares.values(), key=lambda f: f.accepted, default=None)
         if worst is None:
             return 0
         ahead = (1.0 if mine is None else mine.accepted) - worst.accepted - UNLIKE_BY
         share = min(1.0, max(0.0, ahead / (FULL_ROOM_AT - UNLIKE_BY)))
-        return int(min(share * worst.service_us, ROOM_SHARE * job.slack_us))
+        return int(share * worst.service_us)
 
 
 def admit(job: Job, ledger: Ledger, waiting: Sequence[Job], now_us: int, room_us: int = 0) -> Accepted | Refused:
@@ -78,18 +78,24 @@ def admit(job: Job, ledger: Ledger, waiting: Sequence[Job], now_us: int, room_us
     entries += [_entry(other, other.next_block, now_us, ledger, pressure, now_us) for other in waiting]
     entries.sort(key=lambda e: (e.deadline_us, e.order))
 
+    def placed(deadline_us: int) -> _Entry:
+        return _entry(job, 0, now_us, ledger, pressure, now_us, deadline_us)
+
     deadline_us, reason = job.request.deadline_us, ""
     for _ in range(ATTEMPTS):
-        new = _entry(job, 0, now_us, ledger, pressure, now_us, deadline_us)
-        finish_us, victim = _insert(free, entries, new)
-        late_us = finish_us + room_us - deadline_us
+        finish_us, victim = _insert(free, entries, placed(deadline_us))
+        slack_us = deadline_us - job.request.arrived_us - job.costs.best_us
+        kept_us = max(0, min(room_us, int(ROOM_SHARE * slack_us)))
+        late_us = finish_us + kept_us - deadline_us
         if late_us <= 0 and victim is None:
             return Refused(reason, deadline_us) if reason else Accepted(finish_us)
         if not reason:
-            reason = _why(finish_us - now_us, late_us, room_us, victim, len(entries), now_us)
+            reason = _why(finish_us - now_us, late_us, kept_us, victim, len(entries), now_us)
         deadline_us = max(finish_us + room_us, victim.deadline_us + 1 if victim else 0)
+    # Behind everybody and on one core: there is no later place, and no slower way to do it.
     behind_all = max([deadline_us, *(e.deadline_us for e in entries)]) + 1
-    finish_us, _ = _insert(free, entries, _entry(job, 0, now_us, ledger, pressure, now_us, behind_all))
+    one_core_us = job.costs.fastest(1, pressure).rest_us(0) * ledger.cautious_correction(job, now_us)
+    finish_us, _ = _insert(free, entries, placed(max(behind_all, now_us + round(one_core_us) + 1)))
     return Refused(reason, max(behind_all, finish_us + room_us))
 
 

@@ -4,7 +4,6 @@ One resource is modelled, memory bandwidth: a unit presses with the traffic of i
 a share of what the machine can move. Pressures add up; the sum is clamped to 1, beyond which tables hold no rows.
 """
 
-
 from veltair.core.predict import Line
 from veltair.core.state import Job, Ledger, Unit
 

@@ -32,12 +32,10 @@ class Veltair:
         self._paused: tuple[Job, int] | None = None  # back from a unit, and when
 
     def admit(self, job: Job, ledger: Ledger, now_us: int) -> Accepted | Refused:
-        room_us = 0
+        waiting = [j for j in self._queue if j.waits]
+        verdict = admit(job, ledger, waiting, now_us, self._fares.room_us(job, now_us))
         if job.slack_us > 0:  # what nobody could serve tells nothing about who is served
             self._seen.add(job.kind, job.slack_us, now_us)
-            room_us = self._fares.room_us(job, now_us)
-        verdict = admit(job, ledger, [j for j in self._queue if j.waits], now_us, room_us)
-        if job.slack_us > 0:
             self._fares.add(job, isinstance(verdict, Accepted), now_us)
         return verdict
 
@@ -89,11 +87,11 @@ class Veltair:
         wanted = fewest_cores(costs, first, left_us * QOS_SHARE, pressure, correction)
         cores = most_measured(costs, min(wanted, len(ledger.idle)))
         if cores < wanted:
-            rejected.append(Alternative(f"{wanted} cores", f"conflict: {len(ledger.idle)} idle"))
+            rejected.append(Alternative(_cores(wanted), f"conflict: {len(ledger.idle)} idle"))
         at_most = len(ledger.idle) // ledger.waiting
         wider = widen(costs, first, cores, at_most, pressure) if at_most > cores else cores
         if wider > cores:
-            rejected.append(Alternative(f"{cores} cores", "would keep the deadline, but others would idle"))
+            rejected.append(Alternative(_cores(cores), "would keep the deadline, but others would idle"))
             cores = wider
 
         tightest_us = self._seen.tightest_us(job.kind, now_us)
@@ -137,6 +135,10 @@ def _by_deadline(job: Job) -> tuple[int, int]:
 def _later(loser: Job, winner: Job) -> Alternative:
     later_us = loser.request.deadline_us - winner.request.deadline_us
     return Alternative(f"request {loser.request.id}", f"its deadline is {_ms(later_us)} later")
+
+
+def _cores(cores: int) -> str:
+    return "1 core" if cores == 1 else f"{cores} cores"
 
 
 def _ms(us: int) -> str:

@@ -1,0 +1,47 @@
+"""Small constructors for the scheduler's tests."""
+
+from collections.abc import Sequence
+
+from veltair.core.events import ModelLoaded, RequestArrived
+from veltair.core.policies import make_policy
+from veltair.core.scheduler import Scheduler
+from veltair.core.values import (
+    CoreId,
+    Footprint,
+    LatencyTable,
+    LayerBlock,
+    Machine,
+    Model,
+    ModelName,
+    Request,
+    RequestId,
+    TenantId,
+    Variant,
+)
+
+
+def machine(cores: int = 2) -> Machine:
+    return Machine(tuple(CoreId(i) for i in range(cores)), bandwidth_bytes_per_us=10_000.0)
+
+
+def variant(rows: dict[int, tuple[int, ...]], traffic_bytes: int = 0, levels: tuple[float, ...] = (0.0,)) -> Variant:
+    return Variant("v", LatencyTable(levels, rows), Footprint(traffic_bytes, 0))
+
+
+def model(name: str, blocks_us: Sequence[int], two_cores_us: Sequence[int] | None = None) -> Model:
+    """One variant a block, untouched by pressure; a second row where `two_cores_us` is given."""
+    twos = two_cores_us or [None] * len(blocks_us)
+    rows = [{1: (one,)} if two is None else {1: (one,), 2: (two,)} for one, two in zip(blocks_us, twos, strict=True)]
+    return Model(ModelName(name), tuple(LayerBlock(f"{name}.{i}", (variant(row),)) for i, row in enumerate(rows)))
+
+
+def arrived(id_: str, model_name: str, at_us: int, qos_us: int, tenant: str = "") -> RequestArrived:
+    request = Request(RequestId(id_), TenantId(tenant or model_name), ModelName(model_name), at_us, at_us + qos_us)
+    return RequestArrived(request)
+
+
+def scheduler(policy: str, *models: Model, cores: int = 2) -> Scheduler:
+    core = Scheduler(machine(cores), make_policy(policy))
+    for each in models:
+        assert core.handle(ModelLoaded(each), 0) == []
+    return core

@@ -1,0 +1,190 @@
+"""The scheduler's invariants over random events: arrivals, cancellations, failures, loads, pressure, a drain, bad timings."""
+
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+from core_build import machine, model, variant
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from veltair.core.actions import Complete, Dispatch, Drop, Refuse
+from veltair.core.events import (
+    DrainStarted,
+    Event,
+    ModelLoaded,
+    ModelUnloaded,
+    PressureChanged,
+    RequestArrived,
+    RequestCancelled,
+    UnitFailed,
+    UnitFinished,
+)
+from veltair.core.policies import POLICIES, make_policy
+from veltair.core.scheduler import Scheduler
+from veltair.core.values import CoreId, LayerBlock, LeaseId, Machine, Model, ModelName, Request, RequestId, TenantId
+from veltair.simulate.virtual import Step, as_measured, play
+
+TWO_FACED = LayerBlock(
+    "b",
+    (
+        variant({1: (2_000, 5_000), 2: (1_200, 4_000)}, traffic_bytes=12_000_000, levels=(0.0, 1.0)),
+        variant({1: (2_500, 3_000), 2: (1_500, 1_900), 4: (1_600, 2_000)}, traffic_bytes=100, levels=(0.0, 1.0)),
+    ),
+)
+MODELS = (
+    model("tight", [700]),
+    model("even", [1_000] * 6, [600] * 6),
+    model("rough", [100, 9_000, 300], [100, 9_500, 200]),
+    Model(ModelName("faced"), (TWO_FACED,) * 4),
+)
+NAMES = [m.name for m in MODELS]
+
+
+class Judge:
+    """Watches every step and knows what must hold after it."""
+
+    def __init__(self, core: Scheduler, cores: int) -> None:
+        self.core, self.all_cores = core, set(range(cores))
+        self.leases: dict[LeaseId, Dispatch] = {}
+        self.blocks_done: dict[RequestId, int] = {}
+        self.accepted: set[RequestId] = set()
+        self.answered: set[RequestId] = set()
+
+    def __call__(self, step: Step) -> None:
+        event = step.event
+        if isinstance(event, UnitFinished | UnitFailed):
+            del self.leases[event.lease_id]
+        for action in step.actions:
+            match action:
+                case Dispatch():
+                    assert action.request_id not in self.answered, "a unit starts for a request that is over"
+                    assert action.first_block == self.blocks_done.get(action.request_id, 0), "blocks run in order, once"
+                    assert action.first_block < action.end_block
+                    assert len(action.variants) == action.end_block - action.first_block
+                    assert action.predicted_us > 0
+                    assert 0.0 <= action.pressure <= 1.0
+                    assert all(d.request_id != action.request_id for d in self.leases.values()), "two units of one request"
+                    self.leases[action.lease.id] = action
+                    self.blocks_done[action.request_id] = action.end_block
+                case Refuse(request_id):
+                    assert isinstance(event, RequestArrived)
+                    assert event.request.id == request_id
+                    assert request_id not in self.answered
+                    self.answered.add(request_id)
+                case Complete(request_id) | Drop(request_id):
+                    assert request_id not in self.answered, "answered twice"
+                    self.answered.add(request_id)
+        leased = [core for dispatch in self.leases.values() for core in dispatch.lease.cores]
+        assert len(leased) == len(set(leased)), "a core is leased twice"
+        assert set(leased) <= self.all_cores
+        assert self.core.idle_cores == len(self.all_cores) - len(leased), "leased and idle are not all"
+        assert self.core.waiting == 0 or self.core.idle_cores == 0, "a core idles while a request waits"
+        assert self.core.running == len(self.leases)
+
+
+names = st.sampled_from(NAMES)
+at_us = st.integers(0, 60_000)
+stray_events = st.one_of(
+    st.builds(RequestCancelled, st.integers(0, 30).map(lambda i: RequestId(f"r{i}"))),
+    st.builds(PressureChanged, st.floats(0, 1)),
+    st.builds(ModelUnloaded, names),
+    st.builds(ModelLoaded, st.sampled_from(MODELS)),
+)
+arrivals = st.lists(st.tuples(at_us, names, st.integers(-2_000, 60_000), st.sampled_from("xyz")), max_size=30)
+
+
+def timeline(asked: list[tuple[int, ModelName, int, str]], strays: list[tuple[int, Event]]) -> list[tuple[int, Event]]:
+    facts: list[tuple[int, Event]] = [(0, ModelLoaded(m)) for m in MODELS]
+    for i, (at, name, qos_us, tenant) in enumerate(asked):
+        facts.append((at, RequestArrived(Request(RequestId(f"r{i}"), TenantId(tenant), name, at, at + qos_us))))
+    return facts + strays
+
+
+def world(factors: list[float], fails: set[int]) -> Callable[[Dispatch, Model], int | str]:
+    """Units take their table's time, stretched in turn by `factors`; those numbered in `fails` fail."""
+
+    def run_unit(unit: Dispatch, of: Model) -> int | str:
+        if unit.lease.id in fails:
+            return "kernel returned -1"
+        return max(1, round(as_measured(unit, of) * factors[unit.lease.id % len(factors)]))
+
+    return run_unit
+
+
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+@settings(max_examples=60, deadline=None)
+@given(
+    cores=st.integers(1, 5),
+    asked=arrivals,
+    strays=st.lists(st.tuples(at_us, stray_events), max_size=10),
+    drain_at=st.none() | at_us,
+    factors=st.lists(st.floats(0.2, 6.0), min_size=1, max_size=4),
+    fails=st.sets(st.integers(1, 40), max_size=3),
+)
+def test_every_request_is_answered_once_and_every_core_accounted_for(
+    policy: str,
+    cores: int,
+    asked: list[tuple[int, ModelName, int, str]],
+    strays: list[tuple[int, Event]],
+    drain_at: int | None,
+    factors: list[float],
+    fails: set[int],
+) -> None:
+    core = Scheduler(machine(cores), make_policy(policy))
+    judge = Judge(core, cores)
+    drain: list[tuple[int, Event]] = [] if drain_at is None else [(drain_at, DrainStarted())]
+    run = play(core, timeline(asked, strays + drain), run_unit=world(factors, fails), watch=judge)
+    assert sorted(o.request.id for o in run.outcomes) == sorted(f"r{i}" for i in range(len(asked)))
+    assert (core.waiting, core.running, core.idle_cores) == (0, 0, cores)
+    assert core.drained == (drain_at is not None)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    cores=st.integers(1, 4),
+    asked=arrivals,
+    at=at_us,
+    name=names,
+    qos_us=st.integers(-2_000, 20_000),
+)
+def test_a_refusals_earliest_deadline_is_accepted_when_asked_again(
+    cores: int, asked: list[tuple[int, ModelName, int, str]], at: int, name: ModelName, qos_us: int
+) -> None:
+    core = Scheduler(machine(cores), make_policy("veltair"))
+
+    def ask_again(step: Step) -> None:
+        for action in step.actions:
+            if isinstance(action, Refuse) and action.request_id == "probe":
+                assert action.earliest_deadline_us is not None
+                again = Request(RequestId("again"), TenantId("x"), name, step.now_us, action.earliest_deadline_us)
+                answers = core.handle(RequestArrived(again), step.now_us)
+                assert not any(isinstance(a, Refuse) for a in answers), answers
+                raise StopIteration
+
+    probe = RequestArrived(Request(RequestId("probe"), TenantId("x"), name, at, at + qos_us))
+    with suppress(StopIteration):  # asked and accepted: what follows is no matter of this test
+        play(core, [*timeline(asked, []), (at, probe)], watch=ask_again)
+
+
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+@settings(max_examples=15, deadline=None)
+@given(asked=arrivals)
+def test_the_same_events_give_the_same_decisions(policy: str, asked: list[tuple[int, ModelName, int, str]]) -> None:
+    def decisions() -> list[Step]:
+        steps: list[Step] = []
+        play(Scheduler(machine(2), make_policy(policy)), timeline(asked, []), watch=steps.append)
+        return steps
+
+    assert decisions() == decisions()
+
+
+def test_cores_keep_the_numbers_of_the_operating_system() -> None:
+    core = Scheduler(Machine((CoreId(6), CoreId(2))), make_policy("fcfs"))
+    core.handle(ModelLoaded(MODELS[0]), 0)
+    granted = []
+    for i in range(2):
+        [dispatch] = core.handle(RequestArrived(Request(RequestId(f"r{i}"), TenantId("t"), NAMES[0], 0, 9_000)), 0)
+        assert isinstance(dispatch, Dispatch)
+        granted.append(dispatch.lease.cores)
+    assert granted == [(6,), (2,)]

@@ -1,0 +1,223 @@
+"""The default policy's textbook cases, as whole action lists."""
+
+from core_build import arrived, machine, model, scheduler, variant
+
+from veltair.core.actions import Alternative, Complete, Dispatch, Drop, Refuse
+from veltair.core.events import Event, ModelLoaded, PressureChanged, UnitFinished
+from veltair.core.policies import make_policy
+from veltair.core.scheduler import Scheduler
+from veltair.core.values import CoreId, LayerBlock, Lease, LeaseId, Model, ModelName, RequestId
+
+LONG = model("long", [1_000] * 18)
+TIGHT = model("tight", [1_000])
+
+
+def unit(request: str, lease: int, cores: tuple[int, ...], blocks: range, us: int, why: str, *lost: tuple[str, str]) -> Dispatch:
+    held = Lease(LeaseId(lease), tuple(CoreId(c) for c in cores))
+    chosen, rejected = (0,) * len(blocks), tuple(Alternative(what, reason) for what, reason in lost)
+    return Dispatch(RequestId(request), held, blocks.start, blocks.stop, chosen, us, 0.0, why, rejected)
+
+
+def played(core: Scheduler, *facts: tuple[int, Event]) -> list[object]:
+    return [core.handle(event, now_us) for now_us, event in facts][-1]  # type: ignore[return-value]
+
+
+def test_an_idle_machine_runs_a_whole_model_as_one_unit() -> None:
+    core = scheduler("veltair", LONG, TIGHT)
+    assert core.handle(arrived("a", "long", 0, 60_000), 0) == [unit("a", 1, (0,), range(18), 18_000, "earliest deadline")]
+
+
+def test_where_all_are_alike_whole_models_run_even_when_others_wait() -> None:
+    core = scheduler("veltair", LONG, model("like", [1_000] * 16), cores=1)
+    core.handle(arrived("a", "like", 0, 45_000), 0)
+    core.handle(arrived("b", "long", 10, 60_000), 10)
+    assert core.handle(UnitFinished(LeaseId(1), 16_000), 16_000) == [
+        Complete(RequestId("a"), predicted_us=16_080),
+        unit("b", 2, (0,), range(18), 18_000, "earliest deadline"),
+    ]
+
+
+def test_a_long_model_yields_often_once_a_tight_tenant_was_seen() -> None:
+    core = scheduler("veltair", LONG, TIGHT, cores=1)
+    core.handle(arrived("t", "tight", 0, 5_000), 0)
+    core.handle(UnitFinished(LeaseId(1), 1_000), 1_000)
+    fine = ("the whole rest", "requests with 4.0 ms slack come lately")
+    assert core.handle(arrived("a", "long", 1_000, 60_000), 1_000) == [
+        unit("a", 2, (0,), range(2), 2_000, "earliest deadline", fine)
+    ]
+
+
+def test_a_tight_request_goes_first_at_the_next_block_and_the_set_aside_one_goes_on_where_it_was() -> None:
+    core = scheduler("veltair", LONG, TIGHT, cores=1)
+    core.handle(arrived("t1", "tight", 0, 5_000), 0)
+    core.handle(UnitFinished(LeaseId(1), 1_000), 1_000)
+    core.handle(arrived("a", "long", 1_000, 60_000), 1_000)
+    assert core.handle(arrived("t2", "tight", 2_000, 5_000), 2_000) == []  # a unit cannot be interrupted
+    assert core.handle(UnitFinished(LeaseId(2), 2_000), 3_000) == [
+        unit("t2", 3, (0,), range(1), 1_000, "earliest deadline", ("request a", "its deadline is 54.0 ms later"))
+    ]
+    answer, goes_on = core.handle(UnitFinished(LeaseId(3), 1_000), 4_000)
+    assert isinstance(answer, Complete)
+    assert isinstance(goes_on, Dispatch)
+    assert (goes_on.request_id, goes_on.first_block, goes_on.end_block) == ("a", 2, 4)
+
+
+def test_a_request_is_not_set_aside_for_one_like_itself_that_can_wait() -> None:
+    core = scheduler("veltair", LONG, TIGHT, model("like", [1_000] * 16), cores=1)
+    core.handle(arrived("t1", "tight", 0, 5_000), 0)
+    core.handle(UnitFinished(LeaseId(1), 1_000), 1_000)
+    core.handle(arrived("a", "long", 1_000, 60_000), 1_000)
+    core.handle(arrived("b", "like", 1_500, 45_000), 1_500)  # due earlier than a
+    [goes_on] = core.handle(UnitFinished(LeaseId(2), 2_000), 3_000)
+    assert isinstance(goes_on, Dispatch)
+    assert (goes_on.request_id, goes_on.reason) == ("a", "goes on")
+    assert goes_on.rejected[0] == Alternative(
+        "request b", "its deadline is earlier, but it can wait for the 16.0 ms left of this one"
+    )
+
+
+def test_fine_units_are_over_once_the_tight_tenant_has_been_away_for_long() -> None:
+    core = scheduler("veltair", LONG, TIGHT, cores=1)
+    core.handle(arrived("t", "tight", 0, 5_000), 0)
+    core.handle(UnitFinished(LeaseId(1), 1_000), 1_000)
+    assert core.handle(arrived("a", "long", 9_000_000, 60_000), 9_000_000) == [
+        unit("a", 2, (0,), range(18), 18_000, "earliest deadline")
+    ]
+
+
+def test_what_cannot_be_met_is_refused_with_a_deadline_that_can() -> None:
+    core = scheduler("veltair", LONG, cores=1)
+    core.handle(arrived("a", "long", 0, 60_000), 0)
+    [refusal] = core.handle(arrived("b", "long", 0, 30_000), 0)
+    assert isinstance(refusal, Refuse)
+    assert (refusal.code, refusal.reason) == (
+        "deadline_unmeetable",
+        "would be done in 36.1 ms, 6.1 ms too late, beside 0 accepted",
+    )
+    assert refusal.earliest_deadline_us is not None
+    assert 36_000 <= refusal.earliest_deadline_us <= 37_000
+    assert core.handle(arrived("b", "long", 0, refusal.earliest_deadline_us), 0) == []  # accepted: it waits
+    assert core.waiting == 1
+
+
+def test_a_newcomer_that_would_cost_an_accepted_request_its_deadline_is_refused() -> None:
+    core = scheduler("veltair", LONG, cores=1)
+    core.handle(arrived("a", "long", 0, 60_000), 0)
+    core.handle(arrived("b", "long", 0, 40_000), 0)
+    [refusal] = core.handle(arrived("c", "long", 0, 39_000), 0)
+    assert isinstance(refusal, Refuse)
+    assert refusal.reason == "would push a request that is due in 40.0 ms past its deadline"
+    assert refusal.earliest_deadline_us is not None
+    assert core.handle(arrived("c", "long", 0, refusal.earliest_deadline_us), 0) == []
+
+
+def test_a_deadline_in_the_past_is_refused() -> None:
+    core = scheduler("veltair", TIGHT)
+    [refusal] = core.handle(arrived("t", "tight", 5_000, -1_000), 5_000)
+    assert isinstance(refusal, Refuse)
+    assert refusal.earliest_deadline_us is not None
+    assert refusal.earliest_deadline_us >= 6_000
+
+
+def test_what_can_no_longer_be_met_is_dropped_at_once() -> None:
+    core = scheduler("veltair", LONG, cores=1)
+    core.handle(arrived("a", "long", 0, 60_000), 0)
+    core.handle(arrived("b", "long", 0, 40_000), 0)
+    # The unit overran by 5 ms: b would need 18 ms and has 17.
+    assert core.handle(UnitFinished(LeaseId(1), 23_000), 23_000) == [
+        Complete(RequestId("a"), predicted_us=18_090),
+        Drop(RequestId("b"), "deadline_missed", "needed to go on 1.5 ms ago, 0 blocks done"),
+    ]
+
+
+def test_one_core_serves_while_it_keeps_the_deadline_and_two_where_it_does_not() -> None:
+    both = model("both", [10_000], [5_500])
+    core = scheduler("veltair", both)
+    assert core.handle(arrived("a", "both", 0, 8_000), 0) == [unit("a", 1, (0, 1), range(1), 5_500, "earliest deadline")]
+
+
+def test_idle_cores_are_used_where_they_are_worth_it_and_shared_where_others_wait() -> None:
+    both, poor = model("both", [10_000], [5_500]), model("poor", [10_000], [9_000])
+    widened = ("1 core", "would keep the deadline, but others would idle")
+    alone = scheduler("veltair", both)
+    assert alone.handle(arrived("a", "both", 0, 60_000), 0) == [
+        unit("a", 1, (0, 1), range(1), 5_500, "earliest deadline", widened)
+    ]
+    assert scheduler("veltair", poor).handle(arrived("a", "poor", 0, 60_000), 0) == [
+        unit("a", 1, (0,), range(1), 10_000, "earliest deadline")
+    ]
+    alone.handle(arrived("b", "both", 0, 60_000), 0)
+    alone.handle(arrived("c", "both", 0, 60_000), 0)
+    _answer, *units = alone.handle(UnitFinished(LeaseId(1), 5_500), 5_500)
+    assert [u.lease.cores for u in units if isinstance(u, Dispatch)] == [(0,), (1,)]
+
+
+def test_a_unit_that_gets_fewer_cores_than_its_deadline_asks_for_is_counted_as_a_conflict() -> None:
+    both, single = model("both", [10_000], [5_500]), model("single", [3_000])
+    core = scheduler("veltair", both, single)
+    core.handle(arrived("a", "single", 0, 60_000), 0)
+    [dispatch] = core.handle(arrived("b", "both", 0, 10_600), 0)
+    assert isinstance(dispatch, Dispatch)
+    assert len(dispatch.lease.cores) == 1
+    assert Alternative("2 cores", "conflict: 1 idle") in dispatch.rejected
+    assert core.conflicts == 1
+
+
+def test_under_pressure_the_variant_is_the_one_that_stands_it_best() -> None:
+    quick_alone = variant({1: (1_000, 3_000)}, levels=(0.0, 1.0))
+    steady = variant({1: (1_200, 1_300)}, levels=(0.0, 1.0))
+    core = Scheduler(machine(), make_policy("veltair"))
+    core.handle(ModelLoaded(Model(ModelName("m"), (LayerBlock("b", (quick_alone, steady)),))), 0)
+    [calm] = core.handle(arrived("a", "m", 0, 50_000), 0)
+    core.handle(PressureChanged(0.8), 10)
+    [pressed] = core.handle(arrived("b", "m", 20, 50_000), 20)
+    assert isinstance(calm, Dispatch)
+    assert isinstance(pressed, Dispatch)
+    assert (calm.variants, pressed.variants) == ((0,), (1,))
+    assert pressed.pressure == 0.8
+
+
+def test_a_greedy_variant_steps_back_for_a_co_tenant_without_slack() -> None:
+    sensitive = Model(ModelName("neighbour"), (LayerBlock("b", (variant({1: (10_000, 20_000)}, levels=(0.0, 1.0)),)),))
+    greedy, modest = variant({1: (1_000,)}, traffic_bytes=8_000_000), variant({1: (1_200,)}, traffic_bytes=10)
+    core = Scheduler(machine(), make_policy("veltair"))
+    core.handle(ModelLoaded(sensitive), 0)
+    core.handle(ModelLoaded(Model(ModelName("m"), (LayerBlock("b", (greedy, modest)),))), 0)
+    core.handle(arrived("n", "neighbour", 0, 11_000), 0)
+    [polite] = core.handle(arrived("a", "m", 10, 50_000), 10)
+    assert isinstance(polite, Dispatch)
+    assert polite.variants == (1,)
+    assert Alternative("fastest variants", "would push n past its deadline") in polite.rejected
+    [forced] = played(core, (1_300, UnitFinished(polite.lease.id, 1_200)), (1_400, arrived("b", "m", 1_400, 1_100)))
+    assert isinstance(forced, Dispatch)
+    assert forced.variants == (0,)  # it has no slack to be polite with
+
+
+def test_a_model_that_runs_slower_than_its_table_is_promised_later_and_forgiven_in_time() -> None:
+    core = scheduler("veltair", TIGHT)
+    now_us = 0
+    for i in range(60):
+        [dispatch] = core.handle(arrived(f"r{i}", "tight", now_us, 50_000), now_us)
+        assert isinstance(dispatch, Dispatch)
+        now_us += 2_000
+        core.handle(UnitFinished(dispatch.lease.id, 2_000), now_us)
+    assert 1_900 <= dispatch.predicted_us <= 2_000
+    [refusal] = core.handle(arrived("x", "tight", now_us, 1_500), now_us)
+    assert isinstance(refusal, Refuse)
+    later_us = now_us + 20_000_000
+    [again] = core.handle(arrived("y", "tight", later_us, 1_500), later_us)
+    assert isinstance(again, Dispatch)  # else a bad moment would shut a tenant out for good
+    assert again.predicted_us == 1_001
+
+
+def test_the_tenant_that_fared_worst_is_left_room() -> None:
+    core = scheduler("veltair", model("big", [10_000]), model("small", [8_000]), cores=1)
+    core.handle(arrived("b0", "big", 0, 19_900), 0)
+    for i in range(10):  # refused: each has slack on an idle machine, and none here
+        [refusal] = core.handle(arrived(f"s{i}", "small", 0, 9_000), 0)
+        assert isinstance(refusal, Refuse)
+    [kept_out] = core.handle(arrived("b1", "big", 0, 21_000), 0)
+    assert isinstance(kept_out, Refuse)
+    assert "for a tenant that fared worse lately" in kept_out.reason
+    assert kept_out.earliest_deadline_us is not None
+    assert core.handle(arrived("b2", "big", 0, kept_out.earliest_deadline_us), 0) == []
