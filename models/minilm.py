@@ -44,6 +44,7 @@ class MiniLM(ModelSource):
         WEIGHTS,
         Need("tokenizers", "splits sentences into word pieces", LIBRARIES, module="tokenizers"),
         Need("onnx", "writes the graph", COMPILE, module="onnx"),
+        Need("onnxruntime", "embeds the passages that answers are chosen from", COMPILE, module="onnxruntime"),
     )
     input_shapes = {"input_ids": (1, TOKENS), "attention_mask": (1, TOKENS), "token_type_ids": (1, TOKENS)}
     qos_ms = 50.0
