@@ -4,6 +4,7 @@ Only this thread touches the ROUTER (ZeroMQ sockets belong to one thread). Lanes
 byte into a pipe that is polled with the socket; signals arrive through the same pipe.
 """
 
+import math
 import os
 import signal
 import time
@@ -50,13 +51,13 @@ def microseconds_since_start() -> Clock:
 
 
 def decode_or_refuse(header: Buffer) -> ClientMessage:
-    """Raises BadMessage, told with the request id if that much can be read."""
+    """Raises BadMessage for what is no message of ours."""
     try:
         message: ClientMessage = decode_client_message(header)
     except msgspec.MsgspecError as error:
-        raise BadMessage(
-            f"message of {memoryview(header).nbytes} bytes does not decode: {error}; use veltair's client"
-        ) from error
+        size = memoryview(header).nbytes
+        raise BadMessage(f"a message of {size} bytes does not decode: {error}; use veltair's client") from error
+    return message
 
 
 def request_id_of(header: Buffer) -> str:
@@ -163,8 +164,8 @@ class Service:
             if self._router in ready:
                 self._receive()
 
-    def _poll_ms(self) -> float | None:
-        return max(0.0, (self._give_up_at_s - time.monotonic()) * 1e3) if self._draining else None
+    def _poll_ms(self) -> int | None:
+        return max(0, math.ceil((self._give_up_at_s - time.monotonic()) * 1e3)) if self._draining else None
 
     def _receive(self) -> None:
         """One message a time, so that answers get out between the requests of a burst."""
