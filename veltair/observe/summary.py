@@ -18,7 +18,10 @@ def percentile_us(sorted_us: Sequence[int], percentile: float) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class TenantSummary:
-    """One tenant's requests for one model. Percentiles are over answered requests; `attainment` is over all, so that refusing does not flatter it."""
+    """One tenant's requests for one model.
+
+    Percentiles are over answered requests; `attainment` is over all, so that refusing does not flatter it.
+    """
 
     name: str
     model: str
@@ -89,15 +92,14 @@ def summarize(story: Story) -> RunSummary:
 
 
 def _tenants(story: Story, end_us: int) -> tuple[TenantSummary, ...]:
-    by_tenant: dict[tuple[str, str], list[RequestStory]] = {
-        (tenant.name, tenant.model): [] for tenant in story.run.started.tenants
-    }
+    promises = story.run.started.tenants
+    by_tenant: dict[tuple[str, str], list[RequestStory]] = {(tenant.name, tenant.model): [] for tenant in promises}
     for request in story.requests:
         promised = by_tenant.get((request.tenant, request.model))
         if promised is not None and request.counts_at(end_us):
             promised.append(request)
     summaries = []
-    for tenant in story.run.started.tenants:
+    for tenant in promises:
         requests = by_tenant[tenant.name, tenant.model]
         outcomes = Counter(request.outcome for request in requests)
         latencies = sorted(request.latency_us for request in requests if request.latency_us is not None)
