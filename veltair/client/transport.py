@@ -1,0 +1,178 @@
+"""Where a client's frames go: ZeroMQ, or Python functions in place of a server."""
+
+import selectors
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import zmq
+
+from veltair.errors import BadMessage, RequestError, UnknownModel
+from veltair.wire.frames import Array, Buffer, frames_of, tensor_headers, tensors_from
+from veltair.wire.messages import (
+    Cancel,
+    ClientMessage,
+    Failure,
+    GetHealth,
+    Health,
+    Infer,
+    InferReply,
+    ListModels,
+    Locate,
+    Location,
+    ModelInfo,
+    Models,
+    decode_client_message,
+)
+
+HEARTBEAT_MS = 500  # how often a silent peer is asked, and three times that until it is taken for lost
+COPY_BELOW_BYTES = 65_536  # below, copying a frame is cheaper than sharing its memory with ZeroMQ's thread
+
+
+class Transport(Protocol):
+    """Carries frames to and from endpoints. All calls come from one thread, none but `wait` blocks."""
+
+    def send(self, endpoint: str, frames: list[Buffer]) -> None: ...
+
+    def receive(self) -> list[tuple[str, list[Buffer] | None]]:
+        """All that has arrived, by endpoint; None in place of frames means that the connection broke."""
+        ...
+
+    def wait(self, timeout_s: float | None) -> None:
+        """Until there may be something to receive."""
+        ...
+
+    def files(self) -> Sequence[int]:
+        """Descriptors that become readable when there is something to receive; read `receive` after every `send`, too."""
+        ...
+
+    def forget(self, endpoint: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class ZmqTransport:
+    """One DEALER an endpoint, each with a monitor that tells when its peer is gone."""
+
+    def __init__(self) -> None:
+        self._context = zmq.Context()
+        self._peers: dict[str, tuple[zmq.Socket[bytes], zmq.Socket[bytes]]] = {}
+        self._selector = selectors.DefaultSelector()
+
+    def send(self, endpoint: str, frames: list[Buffer]) -> None:
+        large = any(memoryview(frame).nbytes >= COPY_BELOW_BYTES for frame in frames)
+        self._peer(endpoint).send_multipart(frames, copy=not large)
+
+    def receive(self) -> list[tuple[str, list[Buffer] | None]]:
+        arrived: list[tuple[str, list[Buffer] | None]] = []
+        for endpoint, (dealer, monitor) in self._peers.items():
+            while _number(dealer, zmq.EVENTS) & zmq.POLLIN:
+                arrived.append((endpoint, list(dealer.recv_multipart())))
+            while _number(monitor, zmq.EVENTS) & zmq.POLLIN:
+                monitor.recv_multipart()
+                arrived.append((endpoint, None))
+        return arrived
+
+    def wait(self, timeout_s: float | None) -> None:
+        self._selector.select(timeout_s)
+
+    def files(self) -> Sequence[int]:
+        return [key.fd for key in self._selector.get_map().values()]
+
+    def forget(self, endpoint: str) -> None:
+        peer = self._peers.pop(endpoint, None)
+        if peer is not None:
+            self._close(*peer)
+
+    def close(self) -> None:
+        for endpoint in list(self._peers):
+            self.forget(endpoint)
+        self._selector.close()
+        self._context.term()
+
+    def _peer(self, endpoint: str) -> "zmq.Socket[bytes]":
+        if endpoint not in self._peers:
+            dealer = self._context.socket(zmq.DEALER)
+            dealer.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+            dealer.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3 * HEARTBEAT_MS)
+            dealer.setsockopt(zmq.SNDHWM, 0)  # `send` must not block; what may queue is bounded by the calls' timeouts
+            monitor = dealer.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+            dealer.connect(endpoint)
+            self._peers[endpoint] = dealer, monitor
+            for socket in (dealer, monitor):
+                self._selector.register(_number(socket, zmq.FD), selectors.EVENT_READ)
+        return self._peers[endpoint][0]
+
+    def _close(self, dealer: "zmq.Socket[bytes]", monitor: "zmq.Socket[bytes]") -> None:
+        for socket in (dealer, monitor):
+            self._selector.unregister(_number(socket, zmq.FD))
+        dealer.disable_monitor()
+        monitor.close(0)
+        dealer.close(0)
+
+
+def _number(socket: "zmq.Socket[bytes]", option: int) -> int:
+    value = socket.getsockopt(option)
+    assert isinstance(value, int)
+    return value
+
+
+Function = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+
+
+class LocalTransport:
+    """Answers from Python functions, one a model: for tests of programs that use a Client, without a server.
+
+    A function gets the inputs by name and returns the outputs; a RequestError that it raises is the client's answer.
+    """
+
+    ENGINE = "local"
+
+    def __init__(self, models: Mapping[str, Function]) -> None:
+        self._models = models
+        self._arrived: deque[tuple[str, list[Buffer] | None]] = deque()
+
+    def send(self, endpoint: str, frames: list[Buffer]) -> None:
+        message = decode_client_message(frames[0])
+        if isinstance(message, Cancel):
+            return
+        try:
+            self._arrived.append((endpoint, self._answer(message, frames[1:])))
+        except RequestError as error:
+            earliest_us = None if error.earliest_ms is None else round(error.earliest_ms * 1000)
+            failure = Failure(message.request_id, error.code, str(error), earliest_us)
+            self._arrived.append((endpoint, frames_of(failure, {})))
+
+    def receive(self) -> list[tuple[str, list[Buffer] | None]]:
+        arrived = list(self._arrived)
+        self._arrived.clear()
+        return arrived
+
+    def wait(self, timeout_s: float | None) -> None:
+        """Every answer is there as soon as its request was sent."""
+
+    def files(self) -> Sequence[int]:
+        return []
+
+    def forget(self, endpoint: str) -> None:
+        """There is no connection."""
+
+    def close(self) -> None:
+        self._arrived.clear()
+
+    def _answer(self, message: ClientMessage, frames: list[Buffer]) -> list[Buffer]:
+        match message:
+            case Locate(request_id):
+                return frames_of(Location(request_id, self.ENGINE), {})
+            case ListModels(request_id):
+                infos = tuple(ModelInfo(name, (), (), 1, None, ()) for name in self._models)
+                return frames_of(Models(request_id, infos), {})
+            case GetHealth(request_id):
+                return frames_of(Health(request_id, "serving", "local", "local", ()), {})
+            case Infer():
+                if message.model not in self._models:
+                    raise UnknownModel(f"model {message.model!r} is not served; served: {', '.join(self._models) or 'none'}")
+                outputs = dict(self._models[message.model](tensors_from(message.tensors, frames)))
+                return frames_of(InferReply(message.request_id, tensor_headers(outputs), 0, 0, 0, 1, (), 1), outputs)
+            case Cancel():
+                raise BadMessage("a cancellation has no answer")
