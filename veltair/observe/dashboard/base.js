@@ -65,6 +65,6 @@ const roundStep = (span, count) => {
 const ticks = (from, to, count) => {
   const step = roundStep(to - from, count);
   const values = [];
-  for (let i = Math.ceil(from / step - 1e-9); i * step <= to + step * 1e-6; i++) values.push(i * step);
+  for (let i = Math.ceil(from / step - 1e-9) + 0; i * step <= to + step * 1e-6; i++) values.push(i * step);
   return values;
 };

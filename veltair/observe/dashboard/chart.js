@@ -48,7 +48,7 @@ const frame = (pen, width, height, x, y, colors, margin = { left: 52, right: 12,
     const text = x.label(value);
     const half = pen.measureText(text).width / 2;
     pen.textAlign = at + half > width ? "right" : "center";
-    pen.fillText(text, pen.textAlign === "right" ? width - 1 : at, height - 7);
+    pen.fillText(text, pen.textAlign === "right" ? width - 1 : at, height - margin.bottom + 17);
   }
   pen.strokeStyle = colors.line;
   pen.beginPath(); pen.moveTo(margin.left, height - margin.bottom + 0.5); pen.lineTo(width - margin.right, height - margin.bottom + 0.5); pen.stroke();
@@ -63,36 +63,38 @@ const timeAxis = (run, width) => {
 };
 
 // Lines over time. series: [{ name, color(colors), values: number|null per bin, area }]; one bin is `step` us wide.
-const lineChart = (run, description, step, series, yAxis, text, guides = []) => {
+const lineChart = (run, description, step, series, yAxis, text, { guides = [], tall = 190 } = {}) => {
   const canvas = element("canvas", { role: "img", "aria-label": description, title: "" });
   canvas.removeAttribute("title");
   let at = null;
   const draw = () => {
     const colors = theme();
-    const { pen, width, height } = prepared(canvas, 190);
+    const { pen, width, height } = prepared(canvas, tall);
     const box = frame(pen, width, height, timeAxis(run, width), yAxis, colors);
     const middle = (i) => box.toX(Math.min((i + 0.5) * step, run.end_us - run.begin_us));
     for (const value of guides) {
       pen.setLineDash([4, 4]); pen.strokeStyle = colors.quiet; pen.beginPath();
       pen.moveTo(box.left, box.toY(value)); pen.lineTo(box.right, box.toY(value)); pen.stroke(); pen.setLineDash([]);
     }
-    for (const { values, color, area } of series) {
+    series.forEach(({ values, color, area }, place) => {
+      const aside = (place - (series.length - 1) / 2) * 2.2; // lines that coincide lie side by side
+      const toY = (value) => box.toY(value) + (area || series[0].area ? 0 : aside);
       pen.strokeStyle = pen.fillStyle = color(colors);
       pen.lineWidth = 1.8; pen.lineJoin = "round";
       let begin = null;
       pen.beginPath();
       values.forEach((value, i) => {
         if (value == null) { begin = null; return; }
-        if (begin === null) pen.moveTo(middle(i), box.toY(value)); else pen.lineTo(middle(i), box.toY(value));
+        if (begin === null) pen.moveTo(middle(i), toY(value)); else pen.lineTo(middle(i), toY(value));
         begin ??= i;
-        if (values[i + 1] == null && begin === i && !area) { pen.fillRect(middle(i) - 1.5, box.toY(value) - 1.5, 3, 3); pen.moveTo(middle(i), box.toY(value)); }
+        if (values[i + 1] == null && begin === i && !area) { pen.fillRect(middle(i) - 1.5, toY(value) - 1.5, 3, 3); pen.moveTo(middle(i), toY(value)); }
       });
       if (area) {
         pen.globalAlpha = 0.2;
         values.forEach((value, i) => { if (value != null) pen.fillRect(box.toX(i * step), box.toY(value), box.toX(step) - box.toX(0) + 0.5, box.bottom - box.toY(value)); });
         pen.globalAlpha = 1;
       } else pen.stroke();
-    }
+    });
     if (at !== null) {
       pen.strokeStyle = colors.quiet; pen.lineWidth = 1;
       pen.beginPath(); pen.moveTo(middle(at), box.top); pen.lineTo(middle(at), box.bottom); pen.stroke();
@@ -133,7 +135,7 @@ const scatterChart = (run, description) => {
     const { pen, width, height } = prepared(canvas, 300);
     const box = frame(pen, width, height, axis, axis, colors, { left: 56, right: 14, top: 10, bottom: 40 });
     pen.fillStyle = colors.quiet; pen.textAlign = "center";
-    pen.fillText("predicted", (box.left + box.right) / 2, height - 8 + 4);
+    pen.fillText("predicted", (box.left + box.right) / 2, height - 5);
     pen.save(); pen.translate(11, (box.top + box.bottom) / 2); pen.rotate(-Math.PI / 2); pen.fillText("measured", 0, 0); pen.restore();
     const size = places.length > 20000 ? 1.4 : places.length > 3000 ? 2 : 3;
     pen.globalAlpha = places.length > 20000 ? 0.25 : places.length > 3000 ? 0.4 : 0.6;

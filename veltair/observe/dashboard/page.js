@@ -13,7 +13,7 @@ const comparison = () => {
       element("td", { class: "left quiet" }, r ? "" : first.model), element("td", { class: "left" }, run.label),
       ...(tenant ? [
         element("td", {}, `${percent(tenant.percentile, 0)} in ${duration(tenant.qos_us)}`),
-        element("td", {}, attainmentMeter(tenant.attainment, tenant.percentile, i), percent(tenant.attainment)),
+        element("td", {}, attainmentMeter(tenant.attainment, tenant.percentile, i), element("span", { class: "share" }, percent(tenant.attainment))),
         ...[tenant.p50_us, tenant.p95_us, tenant.p99_us].map((us) => element("td", {}, duration(us))),
         ...[tenant.requests, tenant.refused, tenant.dropped].map((count) => element("td", {}, number(count))),
         element("td", {}, metBadge(tenant.met)),
@@ -25,7 +25,7 @@ const comparison = () => {
     card("", "Tenants", "Refused and dropped requests count as misses; percentiles are over answered ones.",
       element("div", { class: "scroll" }, element("table", { "aria-label": "What each tenant got in each run" },
         element("thead", {}, element("tr", {}, head.map((name, i) => element("th", { class: i < 3 ? "left" : "", scope: "col" }, name)))), element("tbody", {}, rows)))),
-    ...content.runs.filter((run) => run.requests.id.length).map((run) => { const chart = attainmentChart(run); chart.querySelector("h2").textContent = `${run.label}: requests answered in time`; chart.append(legend(run)); return chart; }),
+    ...content.runs.filter((run) => run.requests.id.length).map((run) => { const chart = attainmentChart(run); chart.querySelector("h2").textContent = `${run.label}: requests answered in time`; return chart; }),
   ];
 };
 

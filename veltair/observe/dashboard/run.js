@@ -13,7 +13,7 @@ const tenantTable = (run) => {
       element("td", { class: "left" }, element("i", { class: "dot", style: { background: cssColor(i) } }), tenant.name),
       element("td", { class: "left quiet" }, tenant.model),
       element("td", {}, `${percent(tenant.percentile, 0)} in ${duration(tenant.qos_us)}`),
-      element("td", {}, attainmentMeter(tenant.attainment, tenant.percentile, i), percent(tenant.attainment)),
+      element("td", {}, attainmentMeter(tenant.attainment, tenant.percentile, i), element("span", { class: "share" }, percent(tenant.attainment))),
       ...[tenant.p50_us, tenant.p95_us, tenant.p99_us].map((us) => element("td", {}, duration(us))),
       ...[tenant.requests, tenant.refused, tenant.dropped].map((count) => element("td", {}, number(count))),
       element("td", {}, metBadge(tenant.met))));
@@ -38,9 +38,9 @@ const attainmentChart = (run) => {
     name: tenantName(run, t), color: (colors) => colors.tenants[colorNumber(t)],
     values: total[t].map((count, i) => (count ? good[t][i] / count : null)),
   }));
-  const axis = { from: 0, to: 1.03, ticks: [0, 0.25, 0.5, 0.75, 1], label: (share) => `${share * 100} %` };
+  const axis = { from: 0, to: 1.05, ticks: [0, 0.25, 0.5, 0.75, 1], label: (share) => `${share * 100} %` };
   return card("half", "Requests answered in time", `Share per tenant, by arrival, in windows of ${duration(step)}; dashed: target.`,
-    lineChart(run, "Share of requests answered in time over time, per tenant", step, series, axis, (share) => percent(share, 0), [...new Set(run.summary.tenants.map((t) => t.percentile))]));
+    lineChart(run, "Share of requests answered in time over time, per tenant", step, series, axis, (share) => percent(share, 0), { guides: [...new Set(run.summary.tenants.map((t) => t.percentile))], tall: 268 }), legend(run));
 };
 
 const binned = (run, column) => {
@@ -61,7 +61,7 @@ const meanAndMost = ({ mean, most }, color) => [
 const pressureChart = (run) => {
   const bins = binned(run, run.units.pressure);
   const axis = { from: 0, to: 1.03, ticks: [0, 0.25, 0.5, 0.75, 1], label: (share) => `${share * 100} %` };
-  return card("half", "Pressure", `Share of memory bandwidth in use, seen at dispatch: mean, and shaded the highest, per ${duration(bins.step)}.`,
+  return card("half", "Pressure", `What running units press on memory bandwidth, as seen at each dispatch: mean, and shaded the highest, per ${duration(bins.step)}.`,
     lineChart(run, "Pressure over time", bins.step, meanAndMost(bins, (colors) => colors.tenants[4]), axis, (share) => percent(share, 0)));
 };
 const queueChart = (run) => {
@@ -92,8 +92,8 @@ const choices = (run) => {
   });
   const cores = Object.entries(run.summary.cores_units).map(([count, units]) => [`${count} core${count === "1" ? "" : "s"}`, units]);
   return [
-    card("third", "Variants chosen", "Per model, share of the blocks that ran.", element("div", { class: "hbar" }, groups.flat())),
-    card("third", "Cores", "Share of units by cores leased; then each core's time under lease.",
+    card("half", "Variants chosen", "Per model, share of the blocks that ran.", element("div", { class: "hbar" }, groups.flat())),
+    card("half", "Cores", "Share of units by cores leased; then each core's time under lease.",
       element("div", { class: "hbar" }, element("h3", {}, "Units on"), bars(cores, "var(--accent)"), element("h3", {}, "Busy"),
         Object.entries(run.summary.core_busy).flatMap(([core, share]) => [
           element("span", {}, `core ${core}`),
