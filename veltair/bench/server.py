@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -18,8 +17,6 @@ from veltair.errors import ServerError
 START_TIMEOUT_S = 60.0
 DRAIN_TIMEOUT_S = 20.0
 POLL_S = 0.02
-
-_ENDPOINT = re.compile(r"(?:tcp|ipc)://[^\s\"',;)\x1b]+")
 
 
 def config_text(scenario: Scenario, endpoint: str) -> str:
@@ -46,7 +43,7 @@ def running_server(scenario: Scenario, bundles: Path, policy: str, folder: Path)
     config, log, output = folder / f"{policy}.toml", folder / f"{policy}.jsonl", folder / f"{policy}.output.txt"
     config.write_text(config_text(scenario, f"tcp://127.0.0.1:{_free_port()}"), encoding="utf-8")
     log.unlink(missing_ok=True)  # a log is continued otherwise, and this run is a new one
-    command = [sys.executable, "-m", "veltair", "serve", str(bundles), "--config", str(config)]
+    command = [sys.executable, "-m", "veltair", "serve", str(bundles), "--config", str(config), "--json"]
     with output.open("wb") as out:  # a file, not a pipe: nobody has to read while the load runs
         server = subprocess.Popen(
             [*command, "--policy", policy, "--log", str(log)],
@@ -74,9 +71,9 @@ def _wait_until_ready(server: subprocess.Popen[bytes], policy: str, output: Path
     while time.monotonic() < deadline_s:
         status = server.poll()
         said = output.read_text(encoding="utf-8", errors="replace")
-        for line in said.splitlines(keepends=True):
-            if line.endswith("\n") and "ready" in line and (found := _ENDPOINT.search(line)):
-                return found.group()
+        for line in said.splitlines():
+            if (endpoint := _endpoint_in(line)) is not None:
+                return endpoint
         if status is not None:
             last = (said.strip().splitlines() or ["it said nothing"])[-1]
             raise ServerError(f"server for policy {policy!r} ended with status {status} before it was ready: {last}")
@@ -84,6 +81,15 @@ def _wait_until_ready(server: subprocess.Popen[bytes], policy: str, output: Path
     raise ServerError(
         f"server for policy {policy!r} was not ready within {START_TIMEOUT_S:g} s; what it said is in {str(output)!r}"
     )
+
+
+def _endpoint_in(line: str) -> str | None:
+    """None for a line that is not the ready line, or not yet whole."""
+    try:
+        content = json.loads(line)
+    except ValueError:
+        return None
+    return content.get("endpoint") if isinstance(content, dict) else None
 
 
 def _drain(server: subprocess.Popen[bytes]) -> None:

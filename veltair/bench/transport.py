@@ -1,6 +1,6 @@
 """Load over the wire with as little work per request as can be: the generator shares its cores with the server.
 
-Tensors are encoded once, before the first request is due; a request is one small header and frames that are not copied.
+Tensors are encoded once, before the first request is due; a request is then one small header and frames that are there.
 One thread, one socket per engine. `select` waits with microsecond resolution, which zmq's own poll (ms) does not.
 """
 
@@ -9,7 +9,7 @@ import select
 import time
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 import zmq
@@ -18,6 +18,7 @@ from veltair.bench.inputs import inputs_of
 from veltair.bench.openloop import Answer
 from veltair.bench.scenario import Scenario
 from veltair.errors import ServerUnreachable, request_error
+from veltair.models.source import Tensors
 from veltair.wire.messages import (
     Failure,
     Infer,
@@ -32,6 +33,7 @@ from veltair.wire.messages import (
 )
 
 ASK_TIMEOUT_S = 10.0
+COPY_BELOW_BYTES = 65_536
 
 Reply = TypeVar("Reply", Models, Location)
 
@@ -69,11 +71,11 @@ class WireTransport:
 
     def send(self, ticket: int, tenant: int, budget_us: int) -> None:
         cycle = self._payloads[tenant]
-        headers, frames = cycle[self._turn[tenant] % len(cycle)]
+        headers, frames, copy = cycle[self._turn[tenant] % len(cycle)]
         self._turn[tenant] += 1
         name, model = self._names[tenant]
         header = encode(Infer(f"{self._prefix}{ticket}", name, model, headers, budget_us))
-        self._engines[tenant].send_multipart([header, *frames], zmq.NOBLOCK, copy=False)
+        self._engines[tenant].send_multipart([header, *frames], zmq.NOBLOCK, copy=copy)
 
     def receive(self, timeout_us: int) -> Iterable[Answer]:
         answers = self._arrived()
@@ -137,7 +139,9 @@ class WireTransport:
         self.close()
 
 
-def _encoded(inputs: Any) -> tuple[tuple[TensorHeader, ...], Sequence[memoryview]]:
+def _encoded(inputs: Tensors) -> tuple[tuple[TensorHeader, ...], Sequence[memoryview], bool]:
+    """Headers, frames, and whether zmq should copy them: of small ones the copy costs less than sharing memory."""
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in inputs.items()}
     headers = tuple(TensorHeader(name, tensor.dtype.name, tensor.shape) for name, tensor in tensors.items())
-    return headers, [tensor.reshape(-1).view(np.uint8).data for tensor in tensors.values()]
+    frames = [tensor.reshape(-1).view(np.uint8).data for tensor in tensors.values()]
+    return headers, frames, all(frame.nbytes < COPY_BELOW_BYTES for frame in frames)

@@ -1,0 +1,129 @@
+"""The page: everything inside it, nothing from outside it, and no string of a log can become markup."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from veltair.cli.dashboard import dashboard
+from veltair.errors import LogError
+from veltair.observe.dashboard import render_page, write_page
+from veltair.observe.dashboard.data import run_data
+from veltair.observe.read import read_log
+from veltair.observe.records import Record
+from veltair.observe.story import tell
+
+from .logs import arrived, completed, dispatched, finished, lifelike, refused, started, tenant, written
+
+HOSTILE = "</script><b>ads & co</b><!--{{script}}"
+
+
+def page_of(tmp_path: Path, *logs: list[Record]) -> str:
+    return render_page([read_log(written(tmp_path / f"log{i}.jsonl", records)) for i, records in enumerate(logs)])
+
+
+def data_in(page: str) -> Any:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    return json.loads(found[1])
+
+
+def small_log(who: str = "ads") -> list[Record]:
+    return [
+        started(tenant(who)),
+        arrived("a", 10, who=who),
+        dispatched("a", 20, 1, who=who, cores=(1,)),
+        finished("a", 1520, 1, measured_us=1400),
+        completed("a", 1530, 1520, who=who),
+        arrived("b", 2000, who=who),
+        refused("b", 2001, who=who),
+    ]
+
+
+def test_the_page_holds_every_unit_and_request_of_the_log(tmp_path: Path) -> None:
+    (run,) = data_in(page_of(tmp_path, small_log()))["runs"]
+    units, requests = run["units"], run["requests"]
+    assert (units["start"], units["end"], units["predicted"], units["measured"]) == ([20], [1520], [1000], [1400])
+    assert units["cores"][units["core"][0]] == [1]
+    assert units["reasons"][units["reason"][0]] == "fewest cores that keep"
+    assert (requests["id"], requests["outcome"], requests["in_time"]) == (["a", "b"], ["answered", "refused"], [1, 0])
+    assert requests["whys"][requests["why"][1]] == ["deadline_unmeetable", "the queue is too long"]
+    assert run["slowest"] == [{"request": 0, "took_us": 1520, "running_us": 1500}]
+    assert (run["summary"]["tenants"][0]["attainment"], run["summary"]["tenants"][0]["met"]) == (0.5, False)
+
+
+def test_the_page_names_no_address_outside_itself(tmp_path: Path) -> None:
+    page = page_of(tmp_path, lifelike(duration_s=0.5))
+    assert re.search(r"https?:|//[a-z0-9-]+\.[a-z]|<link|<script src|@import|url\(", page) is None
+    assert "default-src 'none'" in page
+    assert "{{" not in page.replace("${{", "")
+
+
+def test_a_hostile_tenant_name_stays_text(tmp_path: Path) -> None:
+    page = page_of(tmp_path, small_log(HOSTILE))
+    assert "</script><b>" not in page
+    assert page.count("</script>") == 2
+    assert data_in(page)["runs"][0]["tenants"][0]["name"] == HOSTILE
+
+
+def test_a_hostile_policy_name_is_escaped_in_the_title(tmp_path: Path) -> None:
+    page = page_of(tmp_path, [started(tenant("ads"), policy="</title><script>")])
+    assert "<title>veltair: &lt;/title&gt;&lt;script&gt;</title>" in page
+
+
+def test_scripts_put_text_into_the_page_as_text_only() -> None:
+    folder = Path(str(render_page.__globals__["__file__"])).parent
+    for script in folder.glob("*.js"):
+        assert re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", script.read_text()) is None, (
+            script.name
+        )
+
+
+def test_an_engine_without_requests_makes_a_page_that_says_so(tmp_path: Path) -> None:
+    page = page_of(tmp_path, [started(tenant("ads"))])
+    (run,) = data_in(page)["runs"]
+    assert (run["requests"]["id"], run["summary"]["tenants"][0]["attainment"]) == ([], None)
+    assert "No request has reached this engine" in page
+
+
+def test_runs_of_the_same_policy_are_told_apart_by_file_and_number(tmp_path: Path) -> None:
+    again = written(tmp_path / "log0.jsonl", [started(tenant("ads"))])
+    page = page_of(tmp_path, [started(tenant("ads"))], [started(tenant("ads"), policy="fcfs")])
+    assert [run["label"] for run in data_in(page)["runs"]] == ["veltair · log0 #1", "veltair · log0 #2", "fcfs"]
+    assert again.exists()
+
+
+def test_a_log_too_long_to_draw_keeps_its_numbers_and_its_latest_units(tmp_path: Path) -> None:
+    story = tell(read_log(written(tmp_path / "log.jsonl", lifelike(duration_s=2.0))).runs[0])
+    whole, cut = run_data(story, "x", "x"), run_data(story, "x", "x", max_units=50)
+    assert cut["summary"] == whole["summary"]
+    assert cut["units"]["start"] == whole["units"]["start"][-50:]
+    assert cut["hidden_units"] == len(whole["units"]["start"]) - 50
+    names = [cut["requests"]["id"][place] for place in cut["units"]["request"]]
+    assert names == [whole["requests"]["id"][place] for place in whole["units"]["request"][-50:]]
+
+
+def test_the_command_writes_the_page_and_says_where(tmp_path: Path) -> None:
+    log = written(tmp_path / "log.jsonl", small_log())
+    page = tmp_path / "new" / "page.html"
+    result = CliRunner().invoke(dashboard, [str(log), "-o", str(page)])
+    assert (result.exit_code, page.exists()) == (0, True)
+    assert str(page) in result.output.replace("\n", "")
+
+
+def test_the_command_ends_with_1_and_the_reason_for_a_log_that_is_not_there(tmp_path: Path) -> None:
+    result = CliRunner().invoke(dashboard, [str(tmp_path / "no.jsonl"), "-o", str(tmp_path / "page.html")])
+    assert result.exit_code == 1
+    assert "cannot be read: No such file" in result.output
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_page_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+    log = written(tmp_path / "log.jsonl", small_log())
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(LogError, match="cannot be written: Is a directory"):
+        write_page([log], tmp_path / "taken")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.jsonl", "taken"]
