@@ -126,7 +126,8 @@ const scatterChart = (run, description) => {
   [low, high] = [low / 1.25, high * 1.25];
   const powers = [];
   for (let power = Math.ceil(Math.log10(low)); power <= Math.log10(high); power++) powers.push(10 ** power);
-  if (powers.length < 3) {
+  if (high / low < 12) powers.splice(0, powers.length, ...ticks(low, high, 5));
+  else if (powers.length < 3) {
     for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++) powers.push(...[2, 5].map((f) => f * 10 ** power).filter((v) => v >= low && v <= high));
   }
   const axis = { from: low, to: high, ticks: powers, label: (us) => (us < 1000 ? `${us} µs` : us < 1e6 ? `${us / 1000} ms` : `${us / 1e6} s`), log: true, grid: true };

@@ -120,7 +120,7 @@ def _slowest(story: Story, requests: Sequence[RequestStory]) -> list[dict[str, i
         return (not request.in_time, took_us(request) / budget_us)
 
     end_us = story.run.end_us
-    known = (place for place, request in enumerate(requests) if request.outcome != "refused" and request.counts_at(end_us))
+    known = (place for place, request in enumerate(requests) if request.counts_at(end_us))
     worst = sorted(known, key=badness, reverse=True)[:SLOWEST]
     return [
         {

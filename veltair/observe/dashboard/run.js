@@ -25,7 +25,8 @@ const tenantTable = (run) => {
 const attainmentChart = (run) => {
   const { requests } = run;
   const span = Math.max(run.end_us - run.begin_us, 1);
-  const step = Math.max(roundStep(span, 40), 1000);
+  const windows = Math.min(40, Math.max(8, requests.id.length / (10 * run.tenants.length))); // some ten requests in each
+  const step = Math.max(roundStep(span, windows), 1000);
   const bins = Math.ceil(span / step);
   const total = run.tenants.map(() => new Array(bins).fill(0)), good = run.tenants.map(() => new Array(bins).fill(0));
   requests.arrived.forEach((at, i) => {
@@ -109,7 +110,7 @@ const slowestTable = (run, show) => {
     const waiting = Math.max(took_us - running_us, 0);
     const outcome = requests.outcome[request];
     const why = requests.whys[requests.why[request]][1];
-    const fate = requests.in_time[request] ? "in time" : outcome === "answered" ? `${duration(took_us - budget)} late` : outcome === "open" ? "no answer" : "dropped";
+    const fate = requests.in_time[request] ? "in time" : outcome === "answered" ? `${duration(took_us - budget)} late` : outcome === "open" ? "no answer" : outcome;
     const cause = why || (outcome === "answered" && budget != null && !requests.in_time[request] ? (running_us > budget ? "ran longer than its deadline" : waiting > running_us ? "waited longer than it ran" : "slowed while running") : "");
     const go = () => show(request);
     return element("tr", { class: "link", tabindex: 0, title: "Show in the timeline", onclick: go, onkeydown: (event) => { if (event.key === "Enter") go(); } },
