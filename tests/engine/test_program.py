@@ -84,9 +84,7 @@ def test_a_failing_kernel_is_named_with_its_block_and_tvms_message(artifacts: Pa
     wrong = TensorSpec("activation", "float32", (1, 32), 576)  # the kernel checks for 64
     tensors = (*manifest.tensors[:3], wrong, *manifest.tensors[4:])
     program = Program(open_bundle(changed(artifacts, tmp_path / "tiny", msgspec.structs.replace(manifest, tensors=tensors))))
-    with pytest.raises(
-        EngineFailed, match=r"block 'product', variant 'split', kernel 'tiny_product_split': .*Error"
-    ):
+    with pytest.raises(EngineFailed, match=r"block 'product', variant 'split', kernel 'tiny_product_split': .*Error"):
         program.run(program.new_arena(), 0, 2, (1, 0))
 
 
