@@ -17,6 +17,8 @@ M = ModelName("m")
 PUBLISHED = {1: 170_000, 8: 22_376, 16: 11_456, 24: 8_293, 32: 6_331, 40: 5_559, 48: 4_886, 56: 4_342, 64: 6_606}
 WIDE = ModelCosts(Model(M, (LayerBlock("b", (variant({c: (us,) for c, us in PUBLISHED.items()}),)),)), most_cores=64)
 
+LINES = WIDE.by_cores(0.0)
+
 
 def kind(name: str) -> tuple[TenantId, ModelName]:
     return TenantId(name), ModelName(name)
@@ -87,8 +89,8 @@ def test_a_unit_ends_before_the_limit_but_holds_one_block_at_least() -> None:
 
 
 def test_the_fewest_cores_that_keep_the_budget_are_taken_and_the_quickest_where_none_do() -> None:
-    assert [fewest_cores(WIDE, 0, budget, 0.0, 1.0) for budget in (200_000, 12_000, 6_000, 4_400, 1)] == [1, 16, 40, 56, 56]
-    assert fewest_cores(WIDE, 0, 12_000, 0.0, 1.2) == 24  # a model that runs slower than its table needs more
+    assert [fewest_cores(LINES, 0, budget, 1.0)[0] for budget in (200_000, 12_000, 6_000, 4_400, 1)] == [1, 16, 40, 56, 56]
+    assert fewest_cores(LINES, 0, 12_000, 1.2) == (24, 8_293)  # a model that runs slower than its table needs more
 
 
 def test_more_cores_that_are_slower_are_never_taken() -> None:
@@ -99,7 +101,7 @@ def test_more_cores_that_are_slower_are_never_taken() -> None:
 
 def test_core_counts_the_machine_does_not_have_are_not_considered() -> None:
     narrow = ModelCosts(WIDE.model, most_cores=20)
-    assert fewest_cores(narrow, 0, 1, 0.0, 1.0) == 16
+    assert fewest_cores(narrow.by_cores(0.0), 0, 1, 1.0) == (16, 11_456)
 
 
 def test_pressure_is_traffic_over_time_as_a_share_of_bandwidth_and_sums_over_co_runners() -> None:

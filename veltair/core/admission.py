@@ -7,10 +7,12 @@ flight still holds counts as busy.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from veltair.core.cores import fewest_cores
 from veltair.core.interference import pressure_on
 from veltair.core.policies.protocol import Accepted, Refused
+from veltair.core.predict import LinesByCores, ModelCosts
 from veltair.core.state import Job, Kind, Ledger
 
 ATTEMPTS = 8  # to find an earlier feasible deadline than "behind everybody"
@@ -21,8 +23,7 @@ FULL_ROOM_AT = 0.05  # this far apart, a whole service time is left free
 ROOM_SHARE = 0.5  # of the newcomer's own slack at most: a tenant that asks too much cannot shut out the others
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(NamedTuple):
     """A job in the list schedule: it may start at `ready_us`, then holds `cores` for `us`."""
 
     deadline_us: int
@@ -64,26 +65,41 @@ class Fares:
         return int(share * worst.service_us)
 
 
+class _Estimate:
+    """Times of whole requests at this moment's pressure. Looks each model up once: many of its requests may wait."""
+
+    def __init__(self, ledger: Ledger, now_us: int) -> None:
+        self.pressure = pressure_on(ledger)
+        self._ledger, self._now_us = ledger, now_us
+        self._known: dict[ModelCosts, tuple[LinesByCores, float]] = {}
+
+    def entry(self, job: Job, block: int, ready_us: int, deadline_us: int | None = None) -> _Entry:
+        known = self._known.get(job.costs)
+        if known is None:
+            cautious = self._ledger.cautious_correction(job, self._now_us)
+            known = self._known[job.costs] = job.costs.by_cores(self.pressure), cautious
+        lines, correction = known
+        deadline_us = job.request.deadline_us if deadline_us is None else deadline_us
+        cores, us = fewest_cores(lines, block, deadline_us - ready_us, correction)
+        return _Entry(deadline_us, job.order, ready_us, round(us * correction), cores)
+
+
 def admit(job: Job, ledger: Ledger, waiting: Sequence[Job], now_us: int, room_us: int = 0) -> Accepted | Refused:
     """Judge a newcomer against the waiting jobs and those that run. A refusal's deadline holds if asked again now."""
-    pressure = pressure_on(ledger)
+    estimate = _Estimate(ledger, now_us)
     free = [now_us] * len(ledger.idle)
-    entries: list[_Entry] = []
+    entries = [estimate.entry(other, other.next_block, now_us) for other in waiting]
     for unit in ledger.units.values():
         ends_us = unit.ends_us(now_us)
         free += [ends_us] * len(unit.lease.cores)
         if not unit.job.closed and unit.end_block < len(unit.job.costs.model.blocks):
-            entries.append(_entry(unit.job, unit.end_block, ends_us, ledger, pressure, now_us))
+            entries.append(estimate.entry(unit.job, unit.end_block, ends_us))
     free.sort()
-    entries += [_entry(other, other.next_block, now_us, ledger, pressure, now_us) for other in waiting]
     entries.sort(key=lambda e: (e.deadline_us, e.order))
-
-    def placed(deadline_us: int) -> _Entry:
-        return _entry(job, 0, now_us, ledger, pressure, now_us, deadline_us)
 
     deadline_us, reason = job.request.deadline_us, ""
     for _ in range(ATTEMPTS):
-        finish_us, victim = _insert(free, entries, placed(deadline_us))
+        finish_us, victim = _insert(free, entries, estimate.entry(job, 0, now_us, deadline_us))
         slack_us = deadline_us - job.request.arrived_us - job.costs.best_us
         kept_us = max(0, min(room_us, int(ROOM_SHARE * slack_us)))
         late_us = finish_us + kept_us - deadline_us
@@ -94,9 +110,9 @@ def admit(job: Job, ledger: Ledger, waiting: Sequence[Job], now_us: int, room_us
         deadline_us = max(finish_us + room_us, victim.deadline_us + 1 if victim else 0)
     # Behind everybody and on one core: there is no later place, and no slower way to do it.
     behind_all = max([deadline_us, *(e.deadline_us for e in entries)]) + 1
-    one_core_us = job.costs.fastest(1, pressure).rest_us(0) * ledger.cautious_correction(job, now_us)
-    finish_us, _ = _insert(free, entries, placed(max(behind_all, now_us + round(one_core_us) + 1)))
-    return Refused(reason, max(behind_all, finish_us + room_us))
+    one_core_us = job.costs.fastest(1, estimate.pressure).rest_us(0) * ledger.cautious_correction(job, now_us)
+    last = estimate.entry(job, 0, now_us, max(behind_all, now_us + round(one_core_us) + 1))
+    return Refused(reason, max(last.deadline_us, _insert(free, entries, last)[0] + room_us))
 
 
 def _why(takes_us: int, late_us: int, room_us: int, victim: _Entry | None, others: int, now_us: int) -> str:
@@ -105,15 +121,6 @@ def _why(takes_us: int, late_us: int, room_us: int, victim: _Entry | None, other
     if victim is not None:
         return f"would push a request that is due in {_ms(victim.deadline_us - now_us)} past its deadline"
     return f"would be done in {_ms(takes_us)} and not leave {_ms(room_us)} for a tenant that fared worse lately"
-
-
-def _entry(
-    job: Job, block: int, ready_us: int, ledger: Ledger, pressure: float, now_us: int, deadline_us: int | None = None
-) -> _Entry:
-    deadline_us = job.request.deadline_us if deadline_us is None else deadline_us
-    cautious = ledger.cautious_correction(job, now_us)
-    cores = fewest_cores(job.costs, block, deadline_us - ready_us, pressure, cautious)
-    return _Entry(deadline_us, job.order, ready_us, round(job.costs.fastest(cores, pressure).rest_us(block) * cautious), cores)
 
 
 def _insert(free: Sequence[int], entries: Sequence[_Entry], new: _Entry) -> tuple[int, _Entry | None]:
@@ -133,8 +140,9 @@ def _insert(free: Sequence[int], entries: Sequence[_Entry], new: _Entry) -> tupl
 
 def _run(cores: list[int], entry: _Entry) -> int:
     """Put the entry on the cores that free up first; `cores` (ascending) are then busy until it ends."""
-    end_us = max(cores[entry.cores - 1], entry.ready_us) + entry.us
-    cores[: entry.cores] = [end_us] * entry.cores
+    _, _, ready_us, us, held = entry
+    end_us = max(cores[held - 1], ready_us) + us
+    cores[:held] = [end_us] * held
     cores.sort()
     return end_us
 

@@ -4,17 +4,21 @@ Tables are measured and not monotone (a published ResNet-50 is slower on 64 core
 were measured are considered, and wider must prove itself.
 """
 
-from veltair.core.predict import ModelCosts
+from veltair.core.predict import LinesByCores, ModelCosts
 
 WORTH_WIDENING = 0.75  # speed-up a core: below it the idle cores serve better whoever comes next
 
 
-def fewest_cores(costs: ModelCosts, first_block: int, budget_us: float, pressure: float, correction: float) -> int:
-    """The fewest that end the rest within `budget_us`; if none do, those that end it soonest."""
-    for cores in costs.core_counts:
-        if costs.fastest(cores, pressure).rest_us(first_block) * correction <= budget_us:
-            return cores
-    return min(costs.core_counts, key=lambda c: (costs.fastest(c, pressure).rest_us(first_block), c))
+def fewest_cores(lines: LinesByCores, first_block: int, budget_us: float, correction: float) -> tuple[int, int]:
+    """The fewest that end the rest within `budget_us`, and its uncorrected time; if none do, those that end it soonest."""
+    best_cores, best_us = 0, 0
+    for cores, line in lines:
+        us = line.rest_us(first_block)
+        if us * correction <= budget_us:
+            return cores, us
+        if not best_cores or us < best_us:
+            best_cores, best_us = cores, us
+    return best_cores, best_us
 
 
 def widen(costs: ModelCosts, first_block: int, cores: int, at_most: int, pressure: float) -> int:

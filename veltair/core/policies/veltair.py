@@ -84,7 +84,7 @@ class Veltair:
         pressure, correction = pressure_on(ledger), ledger.correction(job, now_us)
 
         left_us = job.request.deadline_us - now_us
-        wanted = fewest_cores(costs, first, left_us * QOS_SHARE, pressure, correction)
+        wanted, _ = fewest_cores(costs.by_cores(pressure), first, left_us * QOS_SHARE, correction)
         cores = most_measured(costs, min(wanted, len(ledger.idle)))
         if cores < wanted:
             rejected.append(Alternative(_cores(wanted), f"conflict: {len(ledger.idle)} idle"))
