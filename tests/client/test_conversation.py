@@ -99,6 +99,22 @@ def test_a_request_that_loses_one_engine_after_the_other_is_not_sent_for_ever() 
     assert "sent 4 times" in str(error)
 
 
+def test_an_engine_that_ended_before_it_was_reached_is_looked_up_again() -> None:
+    assert sent(started().unreached(ENGINE, 20)) == [(DIRECTORY, Locate("1", "shop", "m"))]
+
+
+def test_a_directory_that_does_not_listen_yet_is_waited_for() -> None:
+    assert started().unreached(DIRECTORY, 20) == []
+
+
+def test_a_deadline_that_passes_while_the_directory_looks_for_an_engine_ends_the_request() -> None:
+    conversation = started(deadline_ms=50)
+    conversation.lost(ENGINE, 10_000)
+    steps = conversation.received(DIRECTORY, frames(Location("1", OTHER)), 60_000)
+    assert isinstance(only_answer(steps), EngineFailed)
+    assert sent(steps) == []
+
+
 def test_a_second_answer_of_the_directory_does_not_send_twice() -> None:
     assert started().received(DIRECTORY, frames(Location("1", ENGINE)), 20) == []
 

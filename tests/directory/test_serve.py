@@ -250,8 +250,8 @@ def test_an_engine_killed_in_the_middle_is_restarted_and_nobody_stays_without_an
             (engine,) = (await client.health()).engines
             patient = asyncio.create_task(client.infer("slow", SLOW))
             hasty = asyncio.create_task(client.infer("slow", SLOW, deadline_ms=400))
-            while (await client.infer("tiny", tiny_inputs())) is None or patient.done():
-                raise AssertionError("the slow request was to be under way")
+            await asyncio.sleep(0)  # lets them send
+            await client.infer("tiny", tiny_inputs())  # behind them on the same connection: they have arrived
             os.kill(engine.pid, signal.SIGKILL)
             answers = await asyncio.gather(patient, hasty, return_exceptions=True)
             health = await client.health()
@@ -262,7 +262,7 @@ def test_an_engine_killed_in_the_middle_is_restarted_and_nobody_stays_without_an
     with running(artifacts) as server:
         patient, hasty = asyncio.run(lose_it(server.endpoint))
         assert patient.outputs["y"].shape == (1,)  # idempotent: sent again to the new engine
-        assert isinstance(hasty, EngineFailed | RequestError)
+        assert isinstance(hasty, EngineFailed)  # its deadline passed with the first one
         server.terminate()
         assert server.exit_code() == 0
 
@@ -272,6 +272,7 @@ def test_sigterm_answers_what_was_accepted_and_refuses_what_is_new(artifacts: Pa
         async with AsyncClient(server.endpoint) as client:
             await client.infer("slow", SLOW)
             accepted = [asyncio.create_task(client.infer("slow", SLOW)) for _ in range(3)]
+            await asyncio.sleep(0)  # lets them send
             await client.infer("tiny", tiny_inputs())  # behind the three on the same connection: they have arrived
             server.terminate()
             while True:

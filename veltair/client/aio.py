@@ -94,12 +94,8 @@ class AsyncClient:
         """Take in what arrived and what became late, until there is nothing more."""
         assert self._loop is not None
         while arrived := self._transport.receive():
-            for endpoint, frames in arrived:
-                now = now_us()
-                if frames is None:
-                    self._perform(self._conversation.lost(endpoint, now))
-                else:
-                    self._perform(self._conversation.received(endpoint, frames, now))
+            for endpoint, what in arrived:
+                self._perform(self._conversation.took_in(endpoint, what, now_us()))
         self._perform(self._conversation.tick(now_us()))
         self._watch(self._loop)
 

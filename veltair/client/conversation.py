@@ -17,6 +17,7 @@ from typing import Any, assert_never
 
 import msgspec
 
+from veltair.client.transport import Gone
 from veltair.errors import BadDeadline, EngineFailed, RequestError, RequestTimeout, ServerUnreachable, request_error
 from veltair.wire.frames import Array, Buffer, frames_of, tensor_headers, tensors_from
 from veltair.wire.messages import (
@@ -111,6 +112,16 @@ class Conversation:
         pending.question = message
         return self._send(pending, now_us)
 
+    def took_in(self, endpoint: str, what: "list[Buffer] | Gone", now_us: int) -> list[Step]:
+        """What a transport's `receive` gave."""
+        match what:
+            case Gone.LOST:
+                return self.lost(endpoint, now_us)
+            case Gone.UNREACHED:
+                return self.unreached(endpoint, now_us)
+            case _:
+                return self.received(endpoint, what, now_us)
+
     def received(self, endpoint: str, frames: list[Buffer], now_us: int) -> list[Step]:
         """Answers to requests that are no longer under way are passed over."""
         if endpoint == self._directory:
@@ -147,16 +158,12 @@ class Conversation:
         steps: list[Step] = [Forget(endpoint)]
         for pending in [p for p in self._pending.values() if p.sent_to == endpoint]:
             pending.sent_to = ""
-            too_late = pending.deadline_us is not None and now_us >= pending.deadline_us
-            if too_late or pending.sends >= MAX_SENDS:
-                why = "its deadline has passed" if too_late else f"it was sent {pending.sends} times"
-                error = EngineFailed(
-                    f"the engine at {endpoint} was lost with request {pending.request_id} in it, and {why}; try again"
-                )
-                steps += self._answer(pending, error)
-            else:
-                steps += self._send(pending, now_us)
+            steps += self._send(pending, now_us)
         return steps
+
+    def unreached(self, endpoint: str, now_us: int) -> list[Step]:
+        """Nobody listens there: a directory may be about to start; an engine has ended since the directory named it."""
+        return [] if endpoint == self._directory else self.lost(endpoint, now_us)
 
     def tick(self, now_us: int) -> list[Step]:
         steps: list[Step] = []
@@ -184,6 +191,10 @@ class Conversation:
     def _send(self, pending: _Pending, now_us: int) -> list[Step]:
         if pending.question is not None:
             return [Send(self._directory, frames_of(pending.question, {}))]
+        too_late = pending.deadline_us is not None and now_us >= pending.deadline_us
+        if too_late or pending.sends >= MAX_SENDS:
+            why = "its deadline has passed" if too_late else f"it was sent {pending.sends} times"
+            return self._answer(pending, EngineFailed(f"no engine finished request {pending.request_id}, and {why}; try again"))
         engine = self._engines.get(pending.model)
         if engine is None:
             return [Send(self._directory, frames_of(Locate(pending.request_id, self._tenant, pending.model), {}))]

@@ -110,8 +110,6 @@ class Client:
             arrived = self._transport.receive()
         now = now_us()
         steps: list[Step] = []
-        for endpoint, frames in arrived:
-            steps += (
-                self._conversation.lost(endpoint, now) if frames is None else self._conversation.received(endpoint, frames, now)
-            )
+        for endpoint, what in arrived:
+            steps += self._conversation.took_in(endpoint, what, now)
         return steps + self._conversation.tick(now)

@@ -3,9 +3,11 @@
 import selectors
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 from typing import Protocol
 
 import zmq
+from zmq.utils.monitor import parse_monitor_message
 
 from veltair.errors import BadMessage, RequestError, UnknownModel
 from veltair.wire.frames import Array, Buffer, frames_of, tensor_headers, tensors_from
@@ -29,13 +31,20 @@ HEARTBEAT_MS = 500  # how often a silent peer is asked, and three times that unt
 COPY_BELOW_BYTES = 65_536  # below, copying a frame is cheaper than sharing its memory with ZeroMQ's thread
 
 
+class Gone(Enum):
+    """In place of frames: what became of a connection."""
+
+    LOST = "lost"  # it stood, and what was under way on it is lost
+    UNREACHED = "unreached"  # nobody listens there (yet); what was sent waits for the connection
+
+
 class Transport(Protocol):
     """Carries frames to and from endpoints. All calls come from one thread, none but `wait` blocks."""
 
     def send(self, endpoint: str, frames: list[Buffer]) -> None: ...
 
-    def receive(self) -> list[tuple[str, list[Buffer] | None]]:
-        """All that has arrived, by endpoint; None in place of frames means that the connection broke."""
+    def receive(self) -> list[tuple[str, list[Buffer] | Gone]]:
+        """All that has arrived, by endpoint."""
         ...
 
     def wait(self, timeout_s: float | None) -> None:
@@ -63,14 +72,14 @@ class ZmqTransport:
         large = any(memoryview(frame).nbytes >= COPY_BELOW_BYTES for frame in frames)
         self._peer(endpoint).send_multipart(frames, copy=not large)
 
-    def receive(self) -> list[tuple[str, list[Buffer] | None]]:
-        arrived: list[tuple[str, list[Buffer] | None]] = []
+    def receive(self) -> list[tuple[str, list[Buffer] | Gone]]:
+        arrived: list[tuple[str, list[Buffer] | Gone]] = []
         for endpoint, (dealer, monitor) in self._peers.items():
             while _number(dealer, zmq.EVENTS) & zmq.POLLIN:
                 arrived.append((endpoint, list(dealer.recv_multipart())))
             while _number(monitor, zmq.EVENTS) & zmq.POLLIN:
-                monitor.recv_multipart()
-                arrived.append((endpoint, None))
+                event = parse_monitor_message(monitor.recv_multipart())["event"]
+                arrived.append((endpoint, Gone.LOST if event == zmq.EVENT_DISCONNECTED else Gone.UNREACHED))
         return arrived
 
     def wait(self, timeout_s: float | None) -> None:
@@ -96,7 +105,7 @@ class ZmqTransport:
             dealer.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
             dealer.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3 * HEARTBEAT_MS)
             dealer.setsockopt(zmq.SNDHWM, 0)  # `send` must not block; what may queue is bounded by the calls' timeouts
-            monitor = dealer.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+            monitor = dealer.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED)
             dealer.connect(endpoint)
             self._peers[endpoint] = dealer, monitor
             for socket in (dealer, monitor):
@@ -130,7 +139,7 @@ class LocalTransport:
 
     def __init__(self, models: Mapping[str, Function]) -> None:
         self._models = models
-        self._arrived: deque[tuple[str, list[Buffer] | None]] = deque()
+        self._arrived: deque[tuple[str, list[Buffer] | Gone]] = deque()
 
     def send(self, endpoint: str, frames: list[Buffer]) -> None:
         message = decode_client_message(frames[0])
@@ -143,7 +152,7 @@ class LocalTransport:
             failure = Failure(message.request_id, error.code, str(error), earliest_us)
             self._arrived.append((endpoint, frames_of(failure, {})))
 
-    def receive(self) -> list[tuple[str, list[Buffer] | None]]:
+    def receive(self) -> list[tuple[str, list[Buffer] | Gone]]:
         arrived = list(self._arrived)
         self._arrived.clear()
         return arrived
