@@ -11,6 +11,7 @@ exp, erf, tanh and sigmoid are polynomials instead of calls into libm, which wou
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -85,61 +86,107 @@ def _or_none(value: Any) -> float | None:
 
 def evaluate(tree: Tree, acc: Expr, operand: Callable[[int], Expr]) -> Expr:
     """The TIR expression of `tree`. `acc` is the anchor's value, `operand(k)` that of operand k, at the current index."""
-    match tree:
-        case ("acc",):
-            return acc
-        case ("in", k):
-            return operand(k)
-        case ("const", value, dtype):
-            return tirx.const(value, dtype)
-        case (op, attrs, *args):
-            return _APPLY[op](*attrs, *(evaluate(a, acc, operand) for a in args))
-        case _:
-            raise AssertionError(f"malformed expression {tree}")
+    counts: Counter[Tree] = Counter()
+
+    def count(t: Tree) -> None:
+        counts[t] += 1
+        if counts[t] == 1:
+            for part in t[2:]:
+                if isinstance(part, tuple):
+                    count(part)
+
+    count(tree)
+    names: dict[Tree, Expr] = {}
+    bindings: list[tuple[Expr, Expr]] = []
+
+    def value(t: Tree) -> Expr:
+        if t in names:
+            return names[t]
+        match t:
+            case ("acc",):
+                expr = acc
+            case ("in", k):
+                expr = operand(k)
+            case ("const", number, dtype):
+                return tirx.const(number, dtype)
+            case (op, attrs, *args):
+                expr = _APPLY[op](*attrs, *(value(a) for a in args))
+            case _:
+                raise AssertionError(f"malformed expression {t}")
+        if counts[t] > 1:  # read or computed once, however often the chain uses it
+            names[t] = tirx.Var("v", dtype_of(expr))
+            bindings.append((names[t], expr))
+            return names[t]
+        return expr
+
+    body = value(tree)
+    for name, expr in reversed(bindings):
+        body = tirx.Let(name, expr, body)
+    return body
 
 
 def _f(value: float) -> Expr:
     return tirx.const(float(value), "float32")
 
 
+def dtype_of(value: Expr) -> str:
+    """A tensor element carries `dtype`, any other expression a type that does."""
+    return str(value.ty.dtype if hasattr(value, "ty") else value.dtype)
+
+
+def let(value: Expr, body: Callable[[Expr], Expr]) -> Expr:
+    """Evaluate `value` once and use it many times: a polynomial would repeat its argument's text for each power."""
+    name = tirx.Var("t", dtype_of(value))
+    return tirx.Let(name, value, body(name))
+
+
 def fast_exp(x: Expr) -> Expr:
     """exp in fp32 to 2 units in the last place: 2^n times a degree-5 polynomial of the rest (Cephes' expf)."""
-    x = tirx.min(tirx.max(x, _f(-87.3)), _f(88.37))
-    n = tirx.floor(x * _f(1.44269504088896341) + _f(0.5))
-    r = x - n * _f(0.693359375) - n * _f(-2.12194440e-4)
-    p = _f(1.9875691500e-4)
-    for c in (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1):
-        p = p * r + _f(c)
-    y = p * r * r + r + _f(1.0)
-    scale = tirx.reinterpret("float32", (tirx.Cast("int32", n) + tirx.const(127, "int32")) << tirx.const(23, "int32"))
-    return y * scale
+
+    def polynomial(r: Expr) -> Expr:
+        p = _f(1.9875691500e-4)
+        for c in (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1):
+            p = p * r + _f(c)
+        return p * r * r + r + _f(1.0)
+
+    def reduced(x: Expr, n: Expr) -> Expr:
+        scale = tirx.reinterpret("float32", (tirx.Cast("int32", n) + tirx.const(127, "int32")) << tirx.const(23, "int32"))
+        return let(x - n * _f(0.693359375) - n * _f(-2.12194440e-4), polynomial) * scale
+
+    clamped = tirx.min(tirx.max(x, _f(-87.3)), _f(88.37))
+    return let(clamped, lambda x: let(tirx.floor(x * _f(1.44269504088896341) + _f(0.5)), lambda n: reduced(x, n)))
 
 
 def fast_tanh(x: Expr) -> Expr:
     """tanh to about 1e-7 absolute, from exp of a negative argument, odd in x; a series near zero keeps relative accuracy."""
-    a = tirx.abs(x)
-    e = fast_exp(a * _f(-2.0))
-    big = (_f(1.0) - e) / (_f(1.0) + e)
-    s = x * x
-    p = _f(-5.70498872745e-3)
-    for c in (2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1):
-        p = p * s + _f(c)
-    small = x + x * s * p
-    return tirx.Select(a < _f(0.625), small, tirx.Select(x < _f(0.0), -big, big))
+
+    def small(x: Expr, s: Expr) -> Expr:
+        p = _f(-5.70498872745e-3)
+        for c in (2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1):
+            p = p * s + _f(c)
+        return x + x * s * p
+
+    def large(x: Expr) -> Expr:
+        quotient = let(fast_exp(tirx.abs(x) * _f(-2.0)), lambda e: (_f(1.0) - e) / (_f(1.0) + e))
+        return let(quotient, lambda q: tirx.Select(x < _f(0.0), -q, q))
+
+    return let(x, lambda x: tirx.Select(tirx.abs(x) < _f(0.625), let(x * x, lambda s: small(x, s)), large(x)))
 
 
 def fast_erf(x: Expr) -> Expr:
     """erf to 2e-7 absolute: an odd rational of degree 13/8 on the clamped argument."""
-    x = tirx.min(tirx.max(x, _f(-4.0)), _f(4.0))
-    s = x * x
-    p = _f(-2.72614225801306e-10)
-    for c in (2.77068142495902e-08, -2.10102402082508e-06, -5.69250639462346e-05, -7.34990630326855e-04, -2.95459980854025e-03,
-              -1.60960333262415e-02):  # fmt: skip
-        p = p * s + _f(c)
-    q = _f(-1.45660718464996e-05)
-    for c in (-2.13374055278905e-04, -1.68282697438203e-03, -7.37332916720468e-03, -1.42647390514189e-02):
-        q = q * s + _f(c)
-    return x * p / q
+
+    def rational(x: Expr, s: Expr) -> Expr:
+        p = _f(-2.72614225801306e-10)
+        for c in (2.77068142495902e-08, -2.10102402082508e-06, -5.69250639462346e-05, -7.34990630326855e-04, -2.95459980854025e-03,
+                  -1.60960333262415e-02):  # fmt: skip
+            p = p * s + _f(c)
+        q = _f(-1.45660718464996e-05)
+        for c in (-2.13374055278905e-04, -1.68282697438203e-03, -7.37332916720468e-03, -1.42647390514189e-02):
+            q = q * s + _f(c)
+        return x * p / q
+
+    return let(tirx.min(tirx.max(x, _f(-4.0)), _f(4.0)), lambda x: let(x * x, lambda s: rational(x, s)))
 
 
 def _sigmoid(x: Expr) -> Expr:
@@ -148,9 +195,9 @@ def _sigmoid(x: Expr) -> Expr:
 
 def _clip(low: float | None, high: float | None, x: Expr) -> Expr:
     if low is not None:
-        x = tirx.max(x, tirx.const(low, x.ty.dtype if hasattr(x, "ty") else x.dtype))
+        x = tirx.max(x, tirx.const(low, dtype_of(x)))
     if high is not None:
-        x = tirx.min(x, tirx.const(high, x.ty.dtype if hasattr(x, "ty") else x.dtype))
+        x = tirx.min(x, tirx.const(high, dtype_of(x)))
     return x
 
 
@@ -177,7 +224,7 @@ _APPLY: dict[str, Callable[..., Expr]] = {
     "LeakyRelu": lambda alpha, x: tirx.Select(x < _f(0.0), x * _f(alpha), x),
     "PRelu": lambda x, slope: tirx.Select(x < _f(0.0), x * slope, x),
     "Elu": lambda alpha, x: tirx.Select(x < _f(0.0), (fast_exp(x) - _f(1.0)) * _f(alpha), x),
-    "Softplus": lambda x: tirx.log(fast_exp(x) + _f(1.0)),
+    "Softplus": lambda x: tirx.max(x, _f(0.0)) + tirx.log(fast_exp(-tirx.abs(x)) + _f(1.0)),
     "Tanh": fast_tanh,
     "Exp": fast_exp,
     "Erf": fast_erf,

@@ -93,6 +93,15 @@ class Line:
         return [root for root, (made, last) in self.lifetimes().items() if made <= call < last]
 
 
+def tensor_of_value(line: Line) -> dict[int, Tensor]:
+    """Root of each buffer -> a view of it that holds a named value whole, where there is one."""
+    found: dict[int, Tensor] = {}
+    for tensor in line.tensors:
+        if tensor.value is not None and tensor.kind != "weight":
+            found.setdefault(tensor.root, tensor)
+    return found
+
+
 def plan_memory(line: Line) -> tuple[list[TensorSpec], int, list[tuple[int, Array]]]:
     """Offsets of all tensors: specs, bytes of the arena, and (offset, array) of weights in ascending order.
 

@@ -11,13 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from veltair.bundle.format import TargetSpec
 from veltair.compiler import layout
 from veltair.compiler.expr import Tree, is_elementwise, to_tree
 from veltair.compiler.graph import Graph, Node, Shape, elements
-from veltair.compiler.line import Call, Line, Tensor
+from veltair.compiler.line import Call, Line
 from veltair.compiler.schedules.base import Chain, Kernel, Operand
 from veltair.compiler.schedules.move import Move
 from veltair.compiler.target import accumulators
@@ -353,16 +351,3 @@ def _size(tree: Tree) -> int:
 
 def _flat(tree: Tree) -> set[Any]:
     return {tree[0]}.union(*(_flat(t) for t in tree[2:] if isinstance(t, tuple)))
-
-
-def tensor_of_value(line: Line) -> dict[int, Tensor]:
-    """Root of each buffer -> a view of it that holds a named value whole, where there is one."""
-    found: dict[int, Tensor] = {}
-    for tensor in line.tensors:
-        if tensor.value is not None and tensor.kind != "weight":
-            found.setdefault(tensor.root, tensor)
-    return found
-
-
-def as_float(value: Any) -> Any:
-    return np.asarray(value, np.float32)

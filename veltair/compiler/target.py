@@ -7,17 +7,11 @@ from typing import Any
 import tvm
 
 from veltair.bundle.format import TargetSpec
+from veltair.bundle.store import this_cpu_features
 
 # Names as in /proc/cpuinfo. A bundle needs every one of these that its code generator was allowed to use.
 _FEATURES_AVX512 = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "fma", "avx2")
 _FEATURES_AVX2 = ("fma", "avx2")
-
-
-def cpu_flags() -> frozenset[str]:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("flags"):
-            return frozenset(line.split(":", 1)[1].split())
-    return frozenset()
 
 
 def cpu_name() -> str:
@@ -29,7 +23,7 @@ def cpu_name() -> str:
 
 def host_target() -> TargetSpec:
     """What this machine offers: 16 fp32 lanes with AVX-512, else 8 with AVX2, else 4."""
-    flags, mcpu = cpu_flags(), str(tvm.target.codegen.llvm_get_system_cpu())
+    flags, mcpu = this_cpu_features(), str(tvm.target.codegen.llvm_get_system_cpu())
     if flags.issuperset(_FEATURES_AVX512):
         return TargetSpec(arch=platform.machine(), mcpu=mcpu, lanes=16, features=_FEATURES_AVX512)
     if flags.issuperset(_FEATURES_AVX2):

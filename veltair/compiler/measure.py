@@ -1,0 +1,120 @@
+"""Latency tables: every block and variant on 1..C cores, alone and beside a streaming antagonist, in one process.
+
+Blocks are timed inside runs of the whole model, so each meets its weights and inputs as it will in service. Settings take
+turns within every round, so that a drifting clock hits all alike.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from veltair.engine.lanes import set_cores
+from veltair.engine.program import Program
+
+WARMUP, REPEATS = 2, 12
+LEVELS = (0.0, 0.5, 1.0)  # of the bandwidth the antagonist reaches alone
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """`latency_us[block][variant][cores]` has one time per pressure level."""
+
+    pressure_levels: tuple[float, ...]
+    latency_us: list[list[dict[int, tuple[int, ...]]]]
+    spread: float  # median over settings of (upper - lower quartile) / median
+    bandwidth_bytes_per_us: float
+
+
+def measure(program: Program, inputs: Mapping[str, Any], cores: Sequence[int], done: Callable[[int, int], None]) -> Measured:
+    """Time every block on the first 1..len(cores) of `cores`; the last core makes the pressure while it is not used.
+
+    With all cores taken no co-runner can exist, so that row scales by what the next narrower one lost to pressure.
+    The calling thread is left on all cores.
+    """
+    manifest = program.bundle.manifest
+    widths = range(1, len(cores) + 1)
+    levels = LEVELS if len(cores) > 1 else LEVELS[:1]
+    variants = max(len(b.variants) for b in manifest.blocks)
+    samples: dict[tuple[int, int, int, int], list[int]] = {}  # block, variant, cores, level -> us
+    arena = program.new_arena()
+    settings = [(v, w) for w in widths for v in range(variants)]
+    bandwidth = 0.0
+    try:
+        for level_number, level in enumerate(levels):
+            with antagonist(level, cores[-1]) as rate:
+                bandwidth = max(bandwidth, rate)
+                usable = [(v, w) for v, w in settings if level == 0.0 or w < len(cores)]
+                for turn in range(WARMUP + REPEATS):
+                    for v, w in usable:
+                        set_cores(tuple(cores[:w]))
+                        program.write_inputs(arena, inputs)  # their memory is reused by the end of a run
+                        chosen = tuple(min(v, len(b.variants) - 1) for b in manifest.blocks)
+                        times = program.run(arena, 0, len(manifest.blocks), chosen)
+                        if turn >= WARMUP:
+                            for b, us in enumerate(times):
+                                samples.setdefault((b, v, w, level_number), []).append(us)
+                    done(level_number * (WARMUP + REPEATS) + turn + 1, len(levels) * (WARMUP + REPEATS))
+    finally:
+        set_cores(tuple(cores))
+        program.release(arena)
+    typical = {key: max(1, round(statistics.median(us))) for key, us in samples.items()}
+    tables = []
+    for b, block in enumerate(manifest.blocks):
+        rows_of: list[dict[int, tuple[int, ...]]] = []
+        for v in range(len(block.variants)):
+            rows = {w: tuple(typical[b, v, w, k] for k in range(len(levels))) for w in widths if w < len(cores) or len(levels) == 1}
+            if len(levels) > 1:
+                widest, narrower = typical[b, v, len(cores), 0], rows[len(cores) - 1]
+                rows[len(cores)] = tuple(max(1, round(widest * us / narrower[0])) for us in narrower)
+            rows_of.append(rows)
+        tables.append(rows_of)
+    spreads = [(q[2] - q[0]) / max(q[1], 1) for us in samples.values() for q in [statistics.quantiles(us, n=4)]]
+    return Measured(tuple(levels), tables, statistics.median(spreads), bandwidth or 20_000.0)
+
+
+@contextmanager
+def antagonist(level: float, core: int) -> Iterator[float]:
+    """Stream through memory on `core` for the share `level` of the time; yields the bytes per microsecond it reached alone."""
+    if level <= 0.0:
+        yield 0.0
+        return
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from veltair.compiler.measure import stream; stream()", str(level), str(core)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        yield float(process.stdout.readline() or 0.0)
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout:
+            process.stdout.close()
+
+
+def stream() -> None:
+    """The antagonist's own process: copy between two arrays that no cache holds, at a duty cycle, until killed."""
+    level, core = float(sys.argv[1]), int(sys.argv[2])
+    os.sched_setaffinity(0, {core})
+    source, sink = np.ones(8 << 20, np.float64), np.zeros(8 << 20, np.float64)
+    start = time.perf_counter()
+    for _ in range(3):
+        np.copyto(sink, source)
+    print(3 * 2 * source.nbytes / (time.perf_counter() - start) / 1e6, flush=True)
+    part = len(source) // 32
+    while os.getppid() > 1:  # an orphan ends by itself
+        for k in range(32):
+            start = time.perf_counter()
+            np.copyto(sink[k * part : (k + 1) * part], source[k * part : (k + 1) * part])
+            busy = time.perf_counter() - start
+            if level < 1.0:
+                time.sleep(busy * (1.0 - level) / level)
