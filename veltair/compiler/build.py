@@ -100,7 +100,7 @@ def compile_model(
     unknown = sum(records.get(k.key) is None for k in kernels)
     failures = search(kernels, target, records, seed, lambda i, n: on_progress("search", i, n))
     ranked = {k.key: records.get(k.key) or [] for k in kernels}
-    spans = cut(line, [ranked[c.kernel.key][0][1] for c in line.calls], made_values(imported.folded))
+    spans = cut(line, [ranked[c.kernel.key][0].us for c in line.calls], made_values(imported.folded))
     choice = choose_knobs(line, ranked)
 
     with tempfile.TemporaryDirectory(prefix="veltair-compile-") as scratch:
@@ -266,7 +266,7 @@ def _report(
     kernels: int,
 ) -> dict[str, Any]:
     """How the bundle came to be, for people: kernels by time, what the fallback holds, the worth of each variant."""
-    calls = [(ranked[c.kernel.key][0][1], c) for c in line.calls]
+    calls = [(ranked[c.kernel.key][0].us, c) for c in line.calls]
     total = sum(us for us, _ in calls) or 1.0
     by_kind: Counter[str] = Counter()
     for us, c in calls:

@@ -9,9 +9,18 @@ import os
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-Ranked = list[tuple[dict[str, int], float]]  # knobs and microseconds on one core, the fastest first
+
+class Timed(NamedTuple):
+    """One setting of a kernel's knobs, in microseconds on one core and on all of the machine's."""
+
+    knobs: dict[str, int]
+    us: float
+    us_wide: float
+
+
+Ranked = list[Timed]  # the fastest on one core first
 
 KEPT = 6  # settings kept of each kernel: enough to choose another footprint from
 
@@ -40,15 +49,17 @@ class Records:
         try:
             kernels = json.loads(path.read_text())["kernels"]
             for key, entry in kernels.items():
-                self._known[key] = [(dict(knobs), float(us)) for knobs, us in entry["ranked"]]
+                self._known[key] = [Timed(dict(knobs), float(us), float(wide)) for knobs, us, wide in entry["ranked"]]
         except (OSError, ValueError, KeyError, TypeError):
             return  # a cache: a damaged file costs a search, nothing else
 
     def get(self, key: str) -> Ranked | None:
         return self._known.get(key)
 
-    def put(self, key: str, ranked: Ranked) -> None:
-        self._known[key] = ranked[:KEPT]
+    def put(self, key: str, timed: Ranked) -> None:
+        ranked = sorted(timed, key=lambda t: t.us)
+        widest = min(timed, key=lambda t: t.us_wide)
+        self._known[key] = ranked[:KEPT] if widest in ranked[:KEPT] else [*ranked[: KEPT - 1], widest]
 
     def write(self, folder: Path, model: str, described: Mapping[str, str], how: Mapping[str, Any]) -> Path:
         """Write the records of the kernels in `described` (key -> what it computes) as the model's file."""
@@ -56,7 +67,7 @@ class Records:
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = []
         for key, what in sorted(described.items()):
-            ranked = [[knobs, round(us, 1)] for knobs, us in self._known[key]]
+            ranked = [[t.knobs, round(t.us, 1), round(t.us_wide, 1)] for t in self._known[key]]
             lines.append(f"{json.dumps(key)}: {json.dumps({'what': what, 'ranked': ranked}, separators=(',', ':'))}")
         body = ",\n".join(lines)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")

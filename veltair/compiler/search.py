@@ -1,4 +1,4 @@
-"""Measure each kernel's candidates, alone, on one core, with the weights as cold as a model meets them.
+"""Measure each kernel's candidates, alone, on one core and on all, with the weights as cold as a model meets them.
 
 The candidates of a kernel are few (a rule ranks register tiles by loads per multiply-add), so each is built and timed.
 A candidate that TVM refuses or that fails is a result, not an error: it is left out and counted.
@@ -15,7 +15,7 @@ import numpy as np
 import tvm
 
 from veltair.bundle.format import TargetSpec
-from veltair.compiler.records import Ranked, Records
+from veltair.compiler.records import Ranked, Records, Timed
 from veltair.compiler.schedules.base import Kernel
 from veltair.compiler.target import tvm_target
 from veltair.engine.lanes import set_cores
@@ -31,27 +31,11 @@ def search(
 ) -> Counter[str]:
     """Fill `records` for every kernel that has none; returns how many candidates failed, by reason."""
     failures: Counter[str] = Counter()
-    cores = sorted(os.sched_getaffinity(0))
-    set_cores((cores[0],))
-    try:
-        _search(kernels, target, records, seed, failures, done)
-    finally:
-        set_cores(tuple(cores))
-    return failures
-
-
-def _search(
-    kernels: Sequence[Kernel],
-    target: TargetSpec,
-    records: Records,
-    seed: int,
-    failures: Counter[str],
-    done: Callable[[int, int], None],
-) -> None:
     for number, kernel in enumerate(kernels):
         if records.get(kernel.key) is None:
             records.put(kernel.key, _rank(kernel, target, seed, failures))
         done(number + 1, len(kernels))
+    return failures
 
 
 def _rank(kernel: Kernel, target: TargetSpec, seed: int, failures: Counter[str]) -> Ranked:
@@ -72,12 +56,20 @@ def _rank(kernel: Kernel, target: TargetSpec, seed: int, failures: Counter[str])
         failures[_reason(error)] += 1  # one of them breaks the code generator: build them one by one
         library = _one_by_one(functions, target, failures)
     arguments = _arguments(kernel, seed)
-    times: dict[int, list[float]] = {i: [] for i in functions}
-    for _ in range(ROUNDS):
-        for i in functions:
-            times[i] += _time(library[f"f{i}"], arguments)
-    ranked = [(dict(candidates[i]), statistics.median(t) * 1e6) for i, t in times.items()]
-    return sorted(ranked, key=lambda pair: pair[1])
+    cores = tuple(sorted(os.sched_getaffinity(0)))
+    widths = [cores[:1], cores] if len(cores) > 1 else [cores]
+    times: dict[tuple[int, int], list[float]] = {(i, len(width)): [] for i in functions for width in widths}
+    try:
+        for _ in range(ROUNDS):
+            for width in widths:
+                set_cores(width)
+                for i in functions:
+                    times[i, len(width)] += _time(library[f"f{i}"], arguments)
+    finally:
+        set_cores(cores)
+    return [
+        Timed(dict(candidates[i]), *(statistics.median(times[i, n]) * 1e6 for n in (1, len(cores)))) for i in functions
+    ]
 
 
 def _one_by_one(functions: dict[int, Any], target: TargetSpec, failures: Counter[str]) -> dict[str, Any]:

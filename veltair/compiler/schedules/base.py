@@ -82,8 +82,18 @@ class Kernel(ABC):
         """The scheduled PrimFunc. Raises a TVM error where the knobs do not fit the shape."""
 
     def traffic_bytes(self, knobs: Knobs) -> int:
-        """Bytes moved beyond the core's own caches, modelled: everything once."""
-        return self.compulsory_bytes()
+        """Bytes moved beyond the core's own caches, modelled from the loops."""
+        return self.streamed_bytes()
+
+    def streamed_bytes(self) -> int:
+        """Constant inputs, which every request finds cold, and what of the activations no private cache holds."""
+        constants = sum(elements(shape) * width(dtype) for shape, dtype in self.constants)
+        return constants + max(0, self.compulsory_bytes() - constants - L2_BYTES)
+
+    @property
+    def constants(self) -> tuple[tuple[Shape, str], ...]:
+        """The inputs that are weights."""
+        return ()
 
     def working_set_bytes(self, knobs: Knobs) -> int:
         return min(self.compulsory_bytes(), L2_BYTES)

@@ -64,6 +64,10 @@ class Conv(Kernel):
         return ((data if self.plain_input else (*data, self.in_lanes), "float32"), (weight, "float32"))
 
     @property
+    def constants(self) -> tuple[tuple[Shape, str], ...]:
+        return self.inputs[1:]
+
+    @property
     def output(self) -> Shape:
         return (self.n, self.out_blocks, *self.window.out(self.h, self.w), self.out_lanes)
 
@@ -103,7 +107,7 @@ class Conv(Kernel):
         elif knobs.get("order", 0) == 1 and weights > L2_BYTES:
             bands = oh // knobs.get("hb", 1) if oh > 1 else -(-ow // knobs.get("ow", 1))
             swept = weights * (bands - 1)
-        return self.compulsory_bytes() + swept
+        return self.streamed_bytes() + swept
 
     def working_set_bytes(self, knobs: Knobs) -> int:
         data, weights = (4 * _size(shape) for shape, _ in self.inputs)
@@ -161,7 +165,7 @@ def _schedule(k: Conv, knobs: Knobs) -> Any:
     z_out, z_in = sch.split(z, [None, tile])
     y_out, y_in = sch.split(y, [None, knobs["hb"]])
     padded = xp is not x
-    if oh == 1 and not padded:  # one long row: its tiles are the bands
+    if oh == 1:  # one long row: its tiles are the bands
         order = [b, o_out, z_out] if knobs["order"] == 0 else [b, z_out, o_out]
         sch.reorder(*order, y_out, y_in, *reduction, o_in, z_in, v)
         outer, at_tile = order, y_in
@@ -171,7 +175,7 @@ def _schedule(k: Conv, knobs: Knobs) -> Any:
         outer, at_tile = order, z_out
     sch.set_scope(block, 0, "local")
     sch.reverse_compute_at(last, at_tile)
-    if padded and knobs["order"] == 1:
+    if padded and knobs["order"] == 1 and oh > 1:
         # A band's padded rows are made where they are used, by the core that uses them.
         outer = outer[:2]
         parallel = sch.fuse(*outer)

@@ -32,6 +32,10 @@ class Depthwise(Kernel):
         )
 
     @property
+    def constants(self) -> tuple[tuple[Shape, str], ...]:
+        return self.inputs[1:]
+
+    @property
     def output(self) -> Shape:
         return (self.n, self.blocks, *self.window.out(self.h, self.w), self.lanes)
 

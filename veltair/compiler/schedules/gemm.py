@@ -61,6 +61,10 @@ class Gemm(Kernel):
         return ((self.m, self.k), "float32"), ((self.n // self.nb, self.k, self.nb), "float32")
 
     @property
+    def constants(self) -> tuple[tuple[Shape, str], ...]:
+        return self.inputs[1:]
+
+    @property
     def output(self) -> Shape:
         return (self.m, self.n)
 
@@ -117,7 +121,7 @@ class Gemm(Kernel):
             swept = data * (self.n // self.nb - 1)
         elif knobs.get("order", 0) == 1 and weights > L2_BYTES:
             swept = weights * (-(-self.m // knobs.get("mr", 1)) - 1)
-        return self.compulsory_bytes() + swept
+        return self.streamed_bytes() + swept
 
     def working_set_bytes(self, knobs: Knobs) -> int:
         data, weights = 4 * self.m * self.k, 4 * self.n * self.k

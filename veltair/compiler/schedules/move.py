@@ -1,4 +1,6 @@
-"""Kernels that move data or work element by element: an index map, then the fused chain. Memory decides; no knobs.
+"""Kernels that move data or work element by element: an index map, then the fused chain. Memory decides.
+
+The one knob is `par`: whether the loops may be shared out over cores at all.
 
     identity                      the chain alone (its operands are all it reads)
     transpose (perm)              slice (starts, steps)          concat (axis, sizes)
@@ -43,18 +45,22 @@ class Move(Kernel):
     def output(self) -> Shape:
         return self.out_shape
 
+    def candidates(self) -> list[dict[str, int]]:
+        return [{"par": 1}, {"par": 0}] if elements(self.out_shape) >= _PARALLEL_FROM else [{"par": 0}]
+
     def build(self, knobs: Knobs) -> Any:
+        parallel = bool(knobs.get("par", self.candidates()[0]["par"]))
         tensors = [te.placeholder(shape, dtype, name=f"x{k}") for k, (shape, dtype) in enumerate(self.sources)]
         operands = self.chain.placeholders()
         out = te.compute(
             self.out_shape, lambda *at: self.chain.apply(_value(self, tensors, at), at, operands), name="out"
         )
         sch = schedule_of([*tensors, *operands, out])
-        _schedule(sch, sch.get_sblock("out"), elements(self.out_shape), self.lanes)
+        _schedule(sch, sch.get_sblock("out"), self.lanes, parallel)
         return result(sch)
 
 
-def _schedule(sch: Any, block: Any, size: int, lanes: int) -> None:
+def _schedule(sch: Any, block: Any, lanes: int, parallel: bool) -> None:
     loops = sch.get_loops(block)
     if not loops:
         return
@@ -68,7 +74,7 @@ def _schedule(sch: Any, block: Any, size: int, lanes: int) -> None:
         outer.append(rest)
     else:
         outer.append(last)
-    if size >= _PARALLEL_FROM:
+    if parallel:
         sch.parallel(sch.fuse(*outer) if len(outer) > 1 else outer[0])
 
 

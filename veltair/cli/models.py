@@ -1,0 +1,39 @@
+"""`veltair models`: what can be compiled by name."""
+
+import json
+
+import click
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from veltair.models import MODELS
+
+
+@click.command(epilog="Example: veltair models --json")
+@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
+def models(as_json: bool) -> None:
+    """List the models with real weights. Compile one with `veltair compile models.NAME`."""
+    rows = [
+        {
+            "name": name,
+            "inputs": {port: list(shape) for port, shape in source.input_shapes.items()},
+            "qos_ms": source.qos_ms,
+            "missing": [f"{need.package}: {need.remedy}" for need in source.missing()],
+        }
+        for name, source in MODELS.items()
+    ]
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    table = Table(box=SIMPLE_HEAD)
+    for column in ("name", "inputs", "QoS ms", "missing here"):
+        table.add_column(column)
+    for row in rows:
+        inputs = row["inputs"]
+        assert isinstance(inputs, dict)
+        shapes = "\n".join(f"{port} {'x'.join(map(str, shape))}" for port, shape in inputs.items())
+        missing = row["missing"]
+        assert isinstance(missing, list)
+        table.add_row(str(row["name"]), shapes, str(row["qos_ms"]), "\n".join(missing) or "nothing")
+    Console().print(table)
