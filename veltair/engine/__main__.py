@@ -81,6 +81,7 @@ def serve(settings: EngineSettings) -> None:
     listen_to_signals(service, wake_up)
     gc.collect()
     gc.freeze()  # programs and manifests live as long as we do; no collection needs to walk them
+    gc.set_threshold(20_000)  # requests leave no cycles behind; a collection every 700 allocations is time of somebody's
     say(endpoint=router.getsockopt_string(zmq.LAST_ENDPOINT))
     try:
         service.run(settings.drain_timeout_s)

@@ -29,6 +29,7 @@ from veltair.bundle.check import ITEM_BYTES
 from veltair.bundle.format import TensorSpec
 from veltair.bundle.store import Bundle
 from veltair.errors import BundleCorrupt, EngineFailed
+from veltair.wire.messages import TensorHeader
 
 SYMBOL_PREFIX = "__tvm_ffi_"  # TVM exports the kernel `f` as a C function of this prefix and its name
 DLTENSOR_PTR = 7  # kTVMFFIDLTensorPtr in tvm/ffi/c_api.h
@@ -116,6 +117,7 @@ class Program:
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self.name = bundle.name
+        self.output_headers = tuple(TensorHeader(port.name, port.dtype, port.shape) for port in bundle.manifest.outputs)
         self._variants_before = [0, *accumulate(len(block.variants) for block in bundle.manifest.blocks)]
         self._units: dict[tuple[int, int, tuple[int, ...]], Any] = {}
         self._pool: deque[Arena] = deque()
@@ -156,6 +158,10 @@ class Program:
     def read_outputs(self, arena: Arena) -> dict[str, npt.NDArray[Any]]:
         """Copies, since the arena goes on to the next request."""
         return {port.name: arena.views[port.name].copy() for port in self.bundle.manifest.outputs}
+
+    def output_bytes(self, arena: Arena) -> list[bytes]:
+        """As `read_outputs`, each as the frame that is sent for it; `output_headers` tells of them."""
+        return [arena.views[header.name].tobytes() for header in self.output_headers]
 
     def run(self, arena: Arena, first_block: int, end_block: int, variants: tuple[int, ...]) -> tuple[int, ...]:
         """Run blocks first_block <= i < end_block, block i as variant `variants[i - first_block]`; microseconds a block.

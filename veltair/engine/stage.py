@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import assert_never
 
-import msgspec
-
 from veltair.core.actions import Action, Complete, Dispatch, Drop, Refuse
 from veltair.core.events import DrainStarted, Event, RequestArrived, RequestCancelled, UnitFailed, UnitFinished
 from veltair.core.scheduler import Scheduler
@@ -22,8 +20,8 @@ from veltair.engine.lanes import Lane
 from veltair.engine.program import Arena, Program
 from veltair.errors import EngineFailed, RequestError
 from veltair.observe import records
-from veltair.wire.frames import Array, Buffer, frames_of, tensor_headers
-from veltair.wire.messages import Failure, Infer, InferReply
+from veltair.wire.frames import Array, Buffer, frames_of
+from veltair.wire.messages import Failure, Infer, InferReply, encode
 
 
 @dataclass(slots=True)
@@ -63,7 +61,7 @@ class _Deeds:
     """What a decision asks for, to be done after the lock is released."""
 
     answers: list[Answer] = field(default_factory=list)
-    completed: list[tuple[Flight, InferReply]] = field(default_factory=list)  # the reply still lacks its outputs
+    completed: list[tuple[Flight, InferReply]] = field(default_factory=list)  # outputs are still in the arena
     given: list[tuple[Lane[Task], Task]] = field(default_factory=list)
     mine: Task | None = None
 
@@ -209,8 +207,16 @@ class Stage:
                 latency_us = now_us - request.arrived_us
                 self._log(records.Completed(now_us, *who, latency_us, predicted_us, request.deadline_us))
                 queued_us = flight.first_run_us - request.arrived_us
+                outputs = flight.program.output_headers
                 reply = InferReply(
-                    flight.wire_id, (), predicted_us, latency_us, queued_us, flight.units, tuple(flight.variants), flight.cores
+                    flight.wire_id,
+                    outputs,
+                    predicted_us,
+                    latency_us,
+                    queued_us,
+                    flight.units,
+                    tuple(flight.variants),
+                    flight.cores,
                 )
                 deeds.completed.append((flight, reply))
             case Refuse(_, code, reason, earliest_deadline_us):
@@ -260,10 +266,9 @@ class Stage:
             lane.give(task)
         for flight, reply in deeds.completed:
             assert flight.arena is not None, "a request completes only after a unit of it ran"
-            outputs = flight.program.read_outputs(flight.arena)
+            frames: list[Buffer] = [encode(reply), *flight.program.output_bytes(flight.arena)]
             self._release(flight)
-            whole = msgspec.structs.replace(reply, tensors=tensor_headers(outputs))
-            self._answer(Answer(flight.client, frames_of(whole, outputs)))
+            self._answer(Answer(flight.client, frames))
         for answer in deeds.answers:
             self._answer(answer)
 

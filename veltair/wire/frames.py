@@ -55,6 +55,8 @@ def tensors_from(headers: Sequence[TensorHeader], frames: Sequence[Buffer]) -> d
 
 
 def _bytes_of(tensor: Array) -> Buffer:
+    if tensor.flags.c_contiguous and tensor.dtype.isnative and tensor.size:
+        return tensor.data.cast("B")
     little = np.ascontiguousarray(tensor, tensor.dtype.newbyteorder("<"))
     return little.reshape(-1).view(np.uint8).data if little.size else b""
 
