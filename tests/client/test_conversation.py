@@ -100,7 +100,18 @@ def test_a_request_that_loses_one_engine_after_the_other_is_not_sent_for_ever() 
 
 
 def test_an_engine_that_ended_before_it_was_reached_is_looked_up_again() -> None:
-    assert sent(started().unreached(ENGINE, 20)) == [(DIRECTORY, Locate("1", "shop", "m"))]
+    conversation = started()
+    assert sent(conversation.unreached(ENGINE, 20)) == [(DIRECTORY, Locate("1", "shop", "m"))]
+    steps = conversation.received(DIRECTORY, frames(Location("1", OTHER)), 30)
+    assert steps[0] == Forget(ENGINE)
+    assert [endpoint for endpoint, _ in sent(steps)] == [OTHER]
+
+
+def test_a_directory_that_has_not_noticed_yet_is_asked_again_without_end() -> None:
+    conversation = started()
+    for _ in range(20):
+        assert sent(conversation.unreached(ENGINE, 20)) == [(DIRECTORY, Locate("1", "shop", "m"))]
+        assert conversation.received(DIRECTORY, frames(Location("1", ENGINE)), 30) == []
 
 
 def test_a_directory_that_does_not_listen_yet_is_waited_for() -> None:

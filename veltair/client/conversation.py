@@ -135,8 +135,7 @@ class Conversation:
             return []
         match message:
             case Location(_, engine):
-                self._engines[pending.model] = _reachable(engine, self._directory)
-                return [] if pending.sent_to else self._send(pending, now_us)
+                return self._located(pending, _reachable(engine, self._directory), now_us)
             case Failure(_, code, text, earliest_us):
                 error = request_error(code, text, None if earliest_us is None else earliest_us / 1000)
                 return self._answer(pending, error)
@@ -162,8 +161,15 @@ class Conversation:
         return steps
 
     def unreached(self, endpoint: str, now_us: int) -> list[Step]:
-        """Nobody listens there: a directory may be about to start; an engine has ended since the directory named it."""
-        return [] if endpoint == self._directory else self.lost(endpoint, now_us)
+        """Nobody listens there: a directory may be about to start; an engine has ended since the directory named it.
+
+        What was sent there stays with ZeroMQ, which tries again ten times a second; each time the directory is asked, too.
+        """
+        steps: list[Step] = []
+        for pending in [p for p in self._pending.values() if p.sent_to == endpoint]:
+            self._engines.pop(pending.model, None)
+            steps += self._send(pending, now_us)
+        return steps
 
     def tick(self, now_us: int) -> list[Step]:
         steps: list[Step] = []
@@ -187,6 +193,16 @@ class Conversation:
         timeout_us = _microseconds("timeout_ms", timeout_ms)
         pending = self._pending[request_id] = _Pending(request_id, timeout_us, now_us + timeout_us)
         return pending
+
+    def _located(self, pending: _Pending, engine: str, now_us: int) -> list[Step]:
+        if not pending.model:
+            return []
+        self._engines[pending.model] = engine
+        if pending.sent_to == engine:  # on its way already
+            return []
+        moved: list[Step] = [Forget(pending.sent_to)] if pending.sent_to else []
+        pending.sent_to = ""
+        return moved + self._send(pending, now_us)
 
     def _send(self, pending: _Pending, now_us: int) -> list[Step]:
         if pending.question is not None:

@@ -102,12 +102,10 @@ class Client:
         return answer
 
     def _next_steps(self) -> list[Step]:
-        """At least one round of: what arrived, else wait for something or for the next timeout."""
+        """Wait for something to arrive or for the next timeout, and take it in."""
+        tick_us = self._conversation.next_tick_us()
+        self._transport.wait(None if tick_us is None else max(0, tick_us - now_us()) / 1e6)
         arrived = self._transport.receive()
-        if not arrived:
-            tick_us = self._conversation.next_tick_us()
-            self._transport.wait(None if tick_us is None else max(0, tick_us - now_us()) / 1e6)
-            arrived = self._transport.receive()
         now = now_us()
         steps: list[Step] = []
         for endpoint, what in arrived:

@@ -1,6 +1,6 @@
 """Where a client's frames go: ZeroMQ, or Python functions in place of a server."""
 
-import selectors
+import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
@@ -66,27 +66,31 @@ class ZmqTransport:
     def __init__(self) -> None:
         self._context = zmq.Context()
         self._peers: dict[str, tuple[zmq.Socket[bytes], zmq.Socket[bytes]]] = {}
-        self._selector = selectors.DefaultSelector()
+        self._owner: dict[zmq.Socket[bytes], tuple[str, bool]] = {}  # endpoint, and whether it is its monitor
+        self._poller = zmq.Poller()
+        self._files: list[int] = []
 
     def send(self, endpoint: str, frames: list[Buffer]) -> None:
         large = any(memoryview(frame).nbytes >= COPY_BELOW_BYTES for frame in frames)
         self._peer(endpoint).send_multipart(frames, copy=not large)
 
     def receive(self) -> list[tuple[str, list[Buffer] | Gone]]:
+        """At most one message a socket: polling is level-triggered, the next call brings the next."""
         arrived: list[tuple[str, list[Buffer] | Gone]] = []
-        for endpoint, (dealer, monitor) in self._peers.items():
-            while _number(dealer, zmq.EVENTS) & zmq.POLLIN:
-                arrived.append((endpoint, list(dealer.recv_multipart())))
-            while _number(monitor, zmq.EVENTS) & zmq.POLLIN:
-                event = parse_monitor_message(monitor.recv_multipart())["event"]
-                arrived.append((endpoint, Gone.LOST if event == zmq.EVENT_DISCONNECTED else Gone.UNREACHED))
+        for socket, _ in self._poller.poll(0):
+            endpoint, is_monitor = self._owner[socket]
+            if is_monitor:
+                lost = parse_monitor_message(socket.recv_multipart())["event"] == zmq.EVENT_DISCONNECTED
+                arrived.append((endpoint, Gone.LOST if lost else Gone.UNREACHED))
+            else:
+                arrived.append((endpoint, list(socket.recv_multipart())))
         return arrived
 
     def wait(self, timeout_s: float | None) -> None:
-        self._selector.select(timeout_s)
+        self._poller.poll(None if timeout_s is None else math.ceil(timeout_s * 1e3))
 
     def files(self) -> Sequence[int]:
-        return [key.fd for key in self._selector.get_map().values()]
+        return self._files
 
     def forget(self, endpoint: str) -> None:
         peer = self._peers.pop(endpoint, None)
@@ -96,7 +100,6 @@ class ZmqTransport:
     def close(self) -> None:
         for endpoint in list(self._peers):
             self.forget(endpoint)
-        self._selector.close()
         self._context.term()
 
     def _peer(self, endpoint: str) -> "zmq.Socket[bytes]":
@@ -109,21 +112,22 @@ class ZmqTransport:
             dealer.connect(endpoint)
             self._peers[endpoint] = dealer, monitor
             for socket in (dealer, monitor):
-                self._selector.register(_number(socket, zmq.FD), selectors.EVENT_READ)
+                self._owner[socket] = endpoint, socket is monitor
+                self._poller.register(socket, zmq.POLLIN)
+            self._note_files()
         return self._peers[endpoint][0]
 
     def _close(self, dealer: "zmq.Socket[bytes]", monitor: "zmq.Socket[bytes]") -> None:
         for socket in (dealer, monitor):
-            self._selector.unregister(_number(socket, zmq.FD))
+            self._poller.unregister(socket)
+            del self._owner[socket]
+        self._note_files()
         dealer.disable_monitor()
         monitor.close(0)
         dealer.close(0)
 
-
-def _number(socket: "zmq.Socket[bytes]", option: int) -> int:
-    value = socket.getsockopt(option)
-    assert isinstance(value, int)
-    return value
+    def _note_files(self) -> None:
+        self._files = [int(socket.getsockopt(zmq.FD)) for socket in self._owner]
 
 
 Function = Callable[[Mapping[str, Array]], Mapping[str, Array]]
