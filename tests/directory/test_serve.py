@@ -246,12 +246,13 @@ def test_tenants_have_their_own_models_and_targets(artifacts: Path, tmp_path: Pa
 def test_an_engine_killed_in_the_middle_is_restarted_and_nobody_stays_without_an_answer(artifacts: Path) -> None:
     async def lose_it(endpoint: str) -> tuple[Any, Any]:
         async with AsyncClient(endpoint, timeout_ms=20_000) as client:
-            await client.infer("tiny", tiny_inputs())
+            await client.infer("slow", SLOW)
             (engine,) = (await client.health()).engines
             patient = asyncio.create_task(client.infer("slow", SLOW))
-            hasty = asyncio.create_task(client.infer("slow", SLOW, deadline_ms=400))
-            await asyncio.sleep(0)  # lets them send
-            await client.infer("tiny", tiny_inputs())  # behind them on the same connection: they have arrived
+            await asyncio.sleep(0)  # lets it send
+            os.kill(engine.pid, signal.SIGSTOP)  # what is in it now, or sent to it from now on, it will not answer
+            hasty = asyncio.create_task(client.infer("slow", SLOW, deadline_ms=300))
+            await asyncio.sleep(0)
             os.kill(engine.pid, signal.SIGKILL)
             answers = await asyncio.gather(patient, hasty, return_exceptions=True)
             health = await client.health()
