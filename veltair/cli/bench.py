@@ -4,13 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from veltair.bench.result import LATENESS_LIMIT_US, BenchResult, TenantResult
+from veltair.bench.report import print_result
 from veltair.bench.rows import write_rows
 from veltair.bench.run import run_against, run_policies
 from veltair.bench.scenario import read_scenario
@@ -66,7 +64,7 @@ def bench(
         raise click.ClickException(str(e)) from e
     console = Console()
     # A log file has no width; cut columns there would lose figures.
-    _print(result, console if console.is_terminal else Console(width=max(console.width, WIDTH_IN_FILES)))
+    print_result(result, console if console.is_terminal else Console(width=max(console.width, WIDTH_IN_FILES)))
     if fail_under is not None and any(run.worst_in_qos < fail_under for run in result.policies):
         click.echo(f"a tenant has less than {fail_under:.1%} of its requests within QoS", err=True)
         click.get_current_context().exit(BELOW_TARGET_STATUS)
@@ -88,46 +86,3 @@ def _shown_in(bar: Progress) -> Callable[[str, float], None]:
         bar.refresh()
 
     return show
-
-
-def _print(result: BenchResult, console: Console) -> None:
-    load = result.scenario
-    title = f"{escape(load.name)}: {load.duration_s:g} s after {load.warmup_s:g} s of warm-up, seed {load.seed}, {result.machine}"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for heading in ("policy", "tenant"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("QoS ms", "sent", "in QoS", "p50 ms", "p95 ms", "p99 ms", "refused", "dropped", "errors"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for run in result.policies:
-        for number, tenant in enumerate(run.tenants):
-            table.add_row(run.policy if number == 0 else "", *_cells(tenant), end_section=number == len(run.tenants) - 1)
-    console.print(table)
-    for run in result.policies:
-        for tenant in run.tenants:
-            for code, count in sorted(tenant.errors.items()):
-                console.print(f"{run.policy}: {tenant.name}: {count} x {code}", markup=False)
-        if run.generator_was_late:
-            console.print(
-                f"[yellow]{run.policy}: the generator itself was late (p99 {run.lateness_p99_us / 1000:.1f} ms, limit "
-                f"{LATENESS_LIMIT_US / 1000:g} ms): the machine is too busy for these latencies to be the server's alone[/]"
-            )
-        else:
-            console.print(f"{run.policy}: the generator sent within {run.lateness_p99_us / 1000:.2f} ms of due (p99)")
-        if run.log is not None:
-            console.print(f"{run.policy}: decision log {run.log}", markup=False)
-
-
-def _cells(tenant: TenantResult) -> list[str]:
-    share = "-" if tenant.in_qos is None else f"[{'green' if tenant.met else 'red'}]{tenant.in_qos:.1%}[/]"
-    times = ["-" if ms is None else f"{ms:.2f}" for ms in (tenant.p50_ms, tenant.p95_ms, tenant.p99_ms)]
-    errors = str(sum(tenant.errors.values()))
-    return [
-        escape(tenant.name),
-        f"{tenant.qos_ms:g}",
-        str(tenant.sent),
-        share,
-        *times,
-        str(tenant.refused),
-        str(tenant.dropped),
-        errors,
-    ]

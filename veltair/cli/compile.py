@@ -19,6 +19,7 @@ from veltair.errors import VeltairError
 from veltair.models import MODELS
 
 GATE_SAMPLES = 2
+WIDTH_IN_FILES = 120  # a log file has no width of its own
 _STAGES = {
     "import": "reading and lowering",
     "search": "timing kernel schedules",
@@ -121,7 +122,8 @@ def compile_command(
     if as_json:
         click.echo(json.dumps({"bundle": str(made.folder), **made.report}))
     else:
-        _print(made, Console())
+        console = Console()
+        _print(made, console if console.is_terminal else Console(width=WIDTH_IN_FILES))
 
 
 def _load(paths: tuple[Path, ...]) -> list[Mapping[str, Any]]:

@@ -33,7 +33,10 @@ def health(endpoint: str, timeout_ms: float, as_json: bool) -> None:
         for column in ("model", "inputs", "outputs", "blocks", "QoS ms", "tenants"):
             table.add_column(column)
         for model in served:
-            ports = ["\n".join(f"{p.name} {p.dtype} {'x'.join(map(str, p.shape))}" for p in group) for group in (model.inputs, model.outputs)]
+            ports = [
+                "\n".join(f"{p.name} {p.dtype} {'x'.join(map(str, p.shape))}" for p in group)
+                for group in (model.inputs, model.outputs)
+            ]
             table.add_row(model.name, *ports, str(model.blocks), str(model.qos_ms or "-"), ", ".join(model.tenants))
         Console().print(table)
     if state.state != "serving":

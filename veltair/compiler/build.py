@@ -193,7 +193,8 @@ def _draft(
 
     def ports(numbers: Mapping[str, int]) -> tuple[PortSpec, ...]:
         return tuple(
-            PortSpec(port, t, line.tensors[t].dtype, line.tensors[t].shape, line.max_values.get(port)) for port, t in numbers.items()
+            PortSpec(port, t, line.tensors[t].dtype, line.tensors[t].shape, line.max_values.get(port))
+            for port, t in numbers.items()
         )
 
     blocks = tuple(_block(line, span, number, choice, symbols) for number, span in enumerate(spans))
@@ -273,7 +274,10 @@ def _report(
         by_kind[c.kernel.kind] += us  # type: ignore[assignment]
     widths = sorted(manifest.blocks[0].variants[0].latency_us)
     whole = {
-        w: [sum(min(v.latency_us[w][k] for v in b.variants) for b in manifest.blocks) for k in range(len(manifest.pressure_levels))]
+        w: [
+            sum(min(v.latency_us[w][k] for v in b.variants) for b in manifest.blocks)
+            for k in range(len(manifest.pressure_levels))
+        ]
         for w in widths
     }
     return {
@@ -284,10 +288,20 @@ def _report(
         "fallback_share": round(by_kind.get("fallback", 0) / total, 4),
         "model_us": {str(w): us for w, us in whole.items()},
         "spread": round(measured.spread, 4),
-        "gate": {"inputs": verdict.inputs, "worst_block_error": max(map(max, verdict.errors)), "whole_model_error": verdict.whole},
+        "gate": {
+            "inputs": verdict.inputs,
+            "worst_block_error": max(map(max, verdict.errors)),
+            "whole_model_error": verdict.whole,
+        },
         "block_starts": list(accumulate([0, *(len(b.variants[0].calls) for b in manifest.blocks)])),
         "slowest_kernels": [
-            {"us": round(us, 1), "gflops_per_s": round(c.kernel.flops / us / 1e3, 1), "kind": c.kernel.kind, "ops": c.label, "what": _what(c.kernel)}
+            {
+                "us": round(us, 1),
+                "gflops_per_s": round(c.kernel.flops / us / 1e3, 1),
+                "kind": c.kernel.kind,
+                "ops": c.label,
+                "what": _what(c.kernel),
+            }
             for us, c in sorted(calls, key=lambda pair: -pair[0])[:12]
         ],
     }

@@ -101,14 +101,18 @@ def _append(low: Lowering, node: Node, module: Any, value: Any, env: dict[Any, i
     if isinstance(value, relax.Var):
         return env[value]
     if not (isinstance(value, tvm.ir.Call) and getattr(value.op, "name", "") == "relax.call_tir"):
-        raise UnsupportedOperator(f"{node.label}: TVM lowers it to {type(value).__name__}, which veltair cannot run; replace it in the model")
+        raise UnsupportedOperator(
+            f"{node.label}: TVM lowers it to {type(value).__name__}, which veltair cannot run; replace it in the model"
+        )
     func = module[value.args[0]]
     arguments = list(value.args[1].fields) if hasattr(value.args[1], "fields") else [value.args[1]]
     numbers = []
     for argument in arguments:
         if isinstance(argument, tvm.ir.GenericConst):
             data = argument.value.numpy()
-            numbers.append(low.weight(f"{node.outputs[0]}/{len(low.line.tensors)}", "plain", lambda d=data: np.ascontiguousarray(d)))  # type: ignore[misc]
+            numbers.append(
+                low.weight(f"{node.outputs[0]}/{len(low.line.tensors)}", "plain", lambda d=data: np.ascontiguousarray(d))
+            )  # type: ignore[misc]
         else:
             numbers.append(env[argument])
     specs = tuple((tuple(int(d) for d in b.shape), str(b.dtype)) for b in func.params)
@@ -172,5 +176,3 @@ def _lower_pipeline() -> Any:
             relax.transform.DeadCodeElimination(),
         ]
     )
-
-

@@ -130,9 +130,7 @@ def plan_memory(line: Line) -> tuple[list[TensorSpec], int, list[tuple[int, Arra
             offsets[number] = at
             weights.append((at, tensor.data))
             at = _align(at + tensor.size_bytes)
-    specs = [
-        TensorSpec(line.tensors[t.root].kind, t.dtype, t.shape, offsets.get(t.root, 0)) for t in line.tensors
-    ]
+    specs = [TensorSpec(line.tensors[t.root].kind, t.dtype, t.shape, offsets.get(t.root, 0)) for t in line.tensors]
     return specs, max((end for _, end, _, _ in placed), default=ALIGNMENT_BYTES), weights
 
 

@@ -234,7 +234,9 @@ class Lowering:
         """An elementwise operator with no anchor before it: a kernel that is all chain."""
         shape = self.graph.shapes[node.outputs[0]]
         blocks = [
-            self.block_of.get(name, 0) for name in node.inputs if name and self.graph.shapes[name] == shape and layout.can_pack(shape)
+            self.block_of.get(name, 0)
+            for name in node.inputs
+            if name and self.graph.shapes[name] == shape and layout.can_pack(shape)
         ]
         for block in dict.fromkeys([*sorted(blocks, reverse=True), 0]):
             space = self.space(shape, block)

@@ -16,10 +16,15 @@ from typing import Any
 
 import numpy as np
 
+from veltair.bundle.format import Manifest
 from veltair.engine.lanes import set_cores
 from veltair.engine.program import Program
 
 WARMUP, REPEATS = 2, 12
+ATTEMPTS = 3
+QUIET_SPREAD = 0.25  # a quiet machine stays under a tenth
+SCALES_AT_LEAST = 0.9  # time on all cores over time on one; no model with any parallel kernel stays above
+DEFAULT_BANDWIDTH = 20_000.0  # bytes per us: where a single core leaves no room for an antagonist
 LEVELS = (0.0, 0.5, 1.0)  # of the bandwidth the antagonist reaches alone
 
 
@@ -37,8 +42,30 @@ def measure(program: Program, inputs: Mapping[str, Any], cores: Sequence[int], d
     """Time every block on the first 1..len(cores) of `cores`; the last core makes the pressure while it is not used.
 
     With all cores taken no co-runner can exist, so that row scales by what the next narrower one lost to pressure.
-    The calling thread is left on all cores.
+    A disturbed measurement (wide spread, or all cores no faster than one) is made again, ATTEMPTS times at most, and the
+    quietest counts. The calling thread is left on all cores.
     """
+    attempts: list[Measured] = []
+    while len(attempts) < ATTEMPTS:
+        attempts.append(_measure_once(program, inputs, cores, done))
+        if not _disturbed(attempts[-1]):
+            break
+    return min(attempts, key=lambda m: _whole_us(m, 1) + _whole_us(m, len(cores)))
+
+
+def _disturbed(measured: Measured) -> bool:
+    widest = max(measured.latency_us[0][0])
+    slow = widest > 1 and _whole_us(measured, widest) > SCALES_AT_LEAST * _whole_us(measured, 1)
+    return slow or measured.spread > QUIET_SPREAD
+
+
+def _whole_us(measured: Measured, cores: int) -> int:
+    return sum(min(rows[cores][0] for rows in block) for block in measured.latency_us)
+
+
+def _measure_once(
+    program: Program, inputs: Mapping[str, Any], cores: Sequence[int], done: Callable[[int, int], None]
+) -> Measured:
     manifest = program.bundle.manifest
     widths = range(1, len(cores) + 1)
     levels = LEVELS if len(cores) > 1 else LEVELS[:1]
@@ -65,19 +92,31 @@ def measure(program: Program, inputs: Mapping[str, Any], cores: Sequence[int], d
     finally:
         set_cores(tuple(cores))
         program.release(arena)
+    return Measured(
+        tuple(levels), _tables(samples, manifest, len(cores), len(levels)), _spread(samples), bandwidth or DEFAULT_BANDWIDTH
+    )
+
+
+def _tables(
+    samples: Mapping[tuple[int, int, int, int], Sequence[int]], manifest: Manifest, cores: int, levels: int
+) -> list[list[dict[int, tuple[int, ...]]]]:
     typical = {key: max(1, round(statistics.median(us))) for key, us in samples.items()}
     tables = []
     for b, block in enumerate(manifest.blocks):
         rows_of: list[dict[int, tuple[int, ...]]] = []
         for v in range(len(block.variants)):
-            rows = {w: tuple(typical[b, v, w, k] for k in range(len(levels))) for w in widths if w < len(cores) or len(levels) == 1}
-            if len(levels) > 1:
-                widest, narrower = typical[b, v, len(cores), 0], rows[len(cores) - 1]
-                rows[len(cores)] = tuple(max(1, round(widest * us / narrower[0])) for us in narrower)
+            rows = {w: tuple(typical[b, v, w, k] for k in range(levels)) for w in range(1, cores + 1) if w < cores or levels == 1}
+            if levels > 1:
+                widest, narrower = typical[b, v, cores, 0], rows[cores - 1]
+                rows[cores] = tuple(max(1, round(widest * us / narrower[0])) for us in narrower)
             rows_of.append(rows)
         tables.append(rows_of)
-    spreads = [(q[2] - q[0]) / max(q[1], 1) for us in samples.values() for q in [statistics.quantiles(us, n=4)]]
-    return Measured(tuple(levels), tables, statistics.median(spreads), bandwidth or 20_000.0)
+    return tables
+
+
+def _spread(samples: Mapping[tuple[int, int, int, int], Sequence[int]]) -> float:
+    quartiles = [statistics.quantiles(us, n=4) for us in samples.values()]
+    return statistics.median((upper - lower) / max(middle, 1) for lower, middle, upper in quartiles)
 
 
 @contextmanager

@@ -50,7 +50,9 @@ def _read(path: Path) -> tuple[onnx.ModelProto, str]:
     except (DecodeError, ValueError) as error:
         raise NotAnOnnxModel(f"{path}: {len(data)} bytes that are no ONNX model ({error}); export the model to ONNX") from error
     except OSError as error:
-        raise NotAnOnnxModel(f"{path}: its external data cannot be read ({error}); keep the data file beside the model") from error
+        raise NotAnOnnxModel(
+            f"{path}: its external data cannot be read ({error}); keep the data file beside the model"
+        ) from error
     if not model.graph.node or not model.opset_import:
         raise NotAnOnnxModel(f"{path}: holds no ONNX graph ({len(data)} bytes, no nodes); export the model to ONNX")
     return model, hashlib.sha256(data).hexdigest()
@@ -69,9 +71,13 @@ def _freeze(model: onnx.ModelProto, shapes: Mapping[str, Shape], path: Path) -> 
         if given is None:
             if any(not isinstance(d, int) or d < 1 for d in declared):
                 example = "x".join(str(d) if isinstance(d, int) and d > 0 else "1" for d in declared)
-                raise DynamicShape(f"{path.name}: input {name!r} has the dynamic shape {declared}; fix it with --input {name}={example}")
+                raise DynamicShape(
+                    f"{path.name}: input {name!r} has the dynamic shape {declared}; fix it with --input {name}={example}"
+                )
             continue
-        if len(given) != len(declared) or any(isinstance(d, int) and d > 0 and d != g for d, g in zip(declared, given, strict=True)):
+        if len(given) != len(declared) or any(
+            isinstance(d, int) and d > 0 and d != g for d, g in zip(declared, given, strict=True)
+        ):
             raise DynamicShape(f"{path.name}: input {name!r} is declared {declared}, --input gave {'x'.join(map(str, given))}")
         if any(d < 1 for d in given):
             raise DynamicShape(f"{path.name}: input {name!r} got {'x'.join(map(str, given))}; every dimension must be 1 or more")
@@ -160,5 +166,7 @@ def _to_graph(model: onnx.ModelProto, path: Path) -> Graph:
     for name, value in constants.items():
         if value.dtype.kind == "f" and not np.isfinite(value).all() and value.size > 1:
             bad = int(np.size(value) - np.isfinite(value).sum())
-            raise CompileError(f"{path.name}: constant {name!r} holds {bad} inf or NaN values; repair the weights before compiling")
+            raise CompileError(
+                f"{path.name}: constant {name!r} holds {bad} inf or NaN values; repair the weights before compiling"
+            )
     return graph

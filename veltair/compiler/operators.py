@@ -27,9 +27,7 @@ def _window(node: Node, shape: Shape, out: Shape, kernel: tuple[int, ...]) -> Wi
     pads = tuple(int(p) for p in node.attrs.get("pads", (0,) * (2 * rank)))
     auto = node.attrs.get("auto_pad", "NOTSET")
     if auto in ("SAME_UPPER", "SAME_LOWER"):
-        total = [
-            max(0, (out[2 + i] - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1 - shape[2 + i]) for i in range(rank)
-        ]
+        total = [max(0, (out[2 + i] - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1 - shape[2 + i]) for i in range(rank)]
         small, large = tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
         pads = (*small, *large) if auto == "SAME_UPPER" else (*large, *small)
     elif auto == "VALID":
@@ -76,15 +74,15 @@ def conv(low: Lowering, index: int, node: Node) -> Group | None:
     kernel: Any
     if depthwise:
         kernel = Depthwise(n, ob, lo, h, ww, window)
-        form, make = f"depthwise {lo}", lambda: _pack_depthwise(w4, lo)
+        form, make = f"depthwise {lo} {window.kernel}", lambda: _pack_depthwise(w4, lo)
         block_in = lo
     elif c <= _PLAIN_INPUT_CHANNELS:
         kernel = Conv(n, c, 1, h, ww, ob, lo, window, low.registers)
-        form, make, block_in = f"conv plain {lo}", lambda: _pack_conv(w4, 1, c, lo), 0
+        form, make, block_in = f"conv plain {lo} {window.kernel}", lambda: _pack_conv(w4, 1, c, lo), 0
     else:
         li = low.block_of.get(x, 0) or layout.channel_block(c, low.lanes)
         kernel = Conv(n, layout.blocks_of(c, li), li, h, ww, ob, lo, window, low.registers)
-        form, make, block_in = f"conv {li} {lo}", lambda: _pack_conv(w4, li, -(-c // li) * li, lo), li
+        form, make, block_in = f"conv {li} {lo} {window.kernel}", lambda: _pack_conv(w4, li, -(-c // li) * li, lo), li
     group = low.group(index, node, space, lambda lw, g: write(lw, g))
     _add_bias(low, group, node, bias, ob, lo)
     low.grow(group)
@@ -139,8 +137,11 @@ def conv_transpose(low: Lowering, index: int, node: Node) -> Group | None:
     c, co, kh, kw = weights.shape
     strides = tuple(node.attrs.get("strides", (1, 1)))
     plain_form = not any(node.attrs.get("pads", ())) and not any(node.attrs.get("output_padding", ()))
-    if strides != (kh, kw) or not plain_form or out[2:] != (shape[2] * kh, shape[3] * kw) or any(
-        d != 1 for d in node.attrs.get("dilations", ())
+    if (
+        strides != (kh, kw)
+        or not plain_form
+        or out[2:] != (shape[2] * kh, shape[3] * kw)
+        or any(d != 1 for d in node.attrs.get("dilations", ()))
     ):
         return None
     n, h, ww = shape[0], shape[2], shape[3]
@@ -169,7 +170,8 @@ def conv_transpose(low: Lowering, index: int, node: Node) -> Group | None:
         full = _with_chain(kernel, chain)
         data = lw.line.view(lw.get(x, li), full.inputs[0][0])
         made = lw.line.new(full.output, "float32")
-        lw.append(full, [data, lw.weight(w, "taps", lambda: packed), lw.weight(w, "tap bias", lambda: shift)], made, "ConvTranspose")
+        constants = [lw.weight(w, f"taps {li} {lo}", lambda: packed), lw.weight(node.outputs[0], "tap bias", lambda: shift)]
+        lw.append(full, [data, *constants], made, "ConvTranspose")
         source = (n, blocks, h, ww, lo)
         how, params = ("spread_plain", (kh, kw, co)) if narrow else ("spread", (kh, kw))
         assert g.space is not None
@@ -279,12 +281,21 @@ def reduce(low: Lowering, index: int, node: Node) -> Group | None:
             return None
         axes = constant.tolist()
     where = sorted(int(a) % len(shape) for a in axes) if axes else list(range(len(shape)))
-    if graph.dtypes[x] != "float32" or where != list(range(where[0], where[-1] + 1)) or node.attrs.get("noop_with_empty_axes") and not axes:
+    if (
+        graph.dtypes[x] != "float32"
+        or where != list(range(where[0], where[-1] + 1))
+        or node.attrs.get("noop_with_empty_axes")
+        and not axes
+    ):
         return None
     block = low.block_of.get(x, 0)
     if block and where == list(range(2, len(shape))) and op in ("mean", "max"):
         return _pool(low, index, node, op, None, False)
-    outer, length, inner = elements(shape[: where[0]]), elements(shape[where[0] : where[-1] + 1]), elements(shape[where[-1] + 1 :])
+    outer, length, inner = (
+        elements(shape[: where[0]]),
+        elements(shape[where[0] : where[-1] + 1]),
+        elements(shape[where[-1] + 1 :]),
+    )
     kernel = Reduce(op, outer, length, inner, low.lanes)
     out = graph.shapes[node.outputs[0]]
     kept = len(out) == len(shape)
@@ -331,7 +342,9 @@ def _pool(low: Lowering, index: int, node: Node, op: str, window: tuple[int, ...
         space = Space(out, kernel.output, 0, ())
         group = low.group(index, node, space, lambda lw, g: write(lw, g))
     else:
-        group = low.grow(low.group(index, node, Space(out, kernel.output, block, flat=out_hw[0] == 1), lambda lw, g: write(lw, g)))
+        group = low.grow(
+            low.group(index, node, Space(out, kernel.output, block, flat=out_hw[0] == 1), lambda lw, g: write(lw, g))
+        )
 
     def write(lw: Lowering, g: Group) -> None:
         made = _with_chain(kernel, lw.chain(g))
@@ -409,7 +422,12 @@ def split(low: Lowering, index: int, node: Node) -> Group:
             shape = graph.shapes[name]
             starts = tuple(offset if d == axis else 0 for d in range(len(shape)))
             kernel = Move(
-                "slice", (starts, (1,) * len(shape)), ((tensor.shape, tensor.dtype),), shape, lw.lanes, chain=Chain(dtype=tensor.dtype)
+                "slice",
+                (starts, (1,) * len(shape)),
+                ((tensor.shape, tensor.dtype),),
+                shape,
+                lw.lanes,
+                chain=Chain(dtype=tensor.dtype),
             )
             out = lw.line.new(shape, tensor.dtype)
             lw.append(kernel, [source], out, "Split")
@@ -455,6 +473,11 @@ def resize(low: Lowering, index: int, node: Node) -> Group | None:
     )
     if node.op == "Resize" and not known and not (graph.opset < 11):
         return None
+    scales = (
+        graph.constant(node.inputs[2 if graph.opset > 10 else 1]) if len(node.inputs) == (3 if graph.opset > 10 else 2) else None
+    )
+    if scales is not None and not np.array_equal(scales[-2:], np.divide(out[2:], shape[2:])):
+        return None  # the scale counts, and the size is only what is left of it after rounding
     block = low.block_of.get(x, 0)
     space = low.space(out, block)
     factors = (out[2] // shape[2], out[3] // shape[3])

@@ -22,6 +22,7 @@ class Timed(NamedTuple):
 
 Ranked = list[Timed]  # the fastest on one core first
 
+SCHEDULES = 2  # raised when a schedule or its candidates change: older records then speak of other code
 KEPT = 6  # settings kept of each kernel: enough to choose another footprint from
 
 
@@ -47,7 +48,8 @@ class Records:
 
     def _read(self, path: Path) -> None:
         try:
-            kernels = json.loads(path.read_text())["kernels"]
+            content = json.loads(path.read_text())
+            kernels = content["kernels"] if content["schedules"] == SCHEDULES else {}
             for key, entry in kernels.items():
                 self._known[key] = [Timed(dict(knobs), float(us), float(wide)) for knobs, us, wide in entry["ranked"]]
         except (OSError, ValueError, KeyError, TypeError):
@@ -71,6 +73,6 @@ class Records:
             lines.append(f"{json.dumps(key)}: {json.dumps({'what': what, 'ranked': ranked}, separators=(',', ':'))}")
         body = ",\n".join(lines)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(f'{{"how": {json.dumps(dict(how))},\n"kernels": {{\n{body}\n}}}}\n')
+        temporary.write_text(f'{{"schedules": {SCHEDULES},\n"how": {json.dumps(dict(how))},\n"kernels": {{\n{body}\n}}}}\n')
         temporary.replace(path)
         return path

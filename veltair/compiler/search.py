@@ -67,9 +67,7 @@ def _rank(kernel: Kernel, target: TargetSpec, seed: int, failures: Counter[str])
                     times[i, len(width)] += _time(library[f"f{i}"], arguments)
     finally:
         set_cores(cores)
-    return [
-        Timed(dict(candidates[i]), *(statistics.median(times[i, n]) * 1e6 for n in (1, len(cores)))) for i in functions
-    ]
+    return [Timed(dict(candidates[i]), *(statistics.median(times[i, n]) * 1e6 for n in (1, len(cores)))) for i in functions]
 
 
 def _one_by_one(functions: dict[int, Any], target: TargetSpec, failures: Counter[str]) -> dict[str, Any]:

@@ -30,8 +30,6 @@ def _normalise(graph: Graph) -> None:
             nodes.append(Node("Reshape", node.inputs[:1], (out,), {}, node.name))
         elif node.op == "Gemm":
             nodes += _gemm(graph, node)
-        elif node.op == "Clip" and graph.dtypes[out] != "float32":
-            nodes.append(node)
         else:
             nodes.append(node)
     graph.nodes = nodes
@@ -40,8 +38,10 @@ def _normalise(graph: Graph) -> None:
 def _takes_all(graph: Graph, node: Node) -> bool:
     if node.op != "Slice" or graph.shapes[node.inputs[0]] != graph.shapes[node.outputs[0]]:
         return False
-    steps = graph.constant(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] else None
-    return steps is None or bool((steps == 1).all())
+    if len(node.inputs) <= 4 or not node.inputs[4]:
+        return True
+    steps = graph.constant(node.inputs[4])
+    return steps is not None and bool((steps == 1).all())
 
 
 def _gemm(graph: Graph, node: Node) -> list[Node]:
@@ -182,9 +182,14 @@ def _find_layer_norms(graph: Graph) -> None:
             or not last_axis_mean(mean)
             or mean.inputs[0] != centred.inputs[0]
             or square.inputs[0] != centred.outputs[0]
-            or not (square.op == "Pow" and graph.scalar(square.inputs[1]) == 2.0 or square.op == "Mul" and len(set(square.inputs)) == 1)
-            or gamma.size != length
-            or beta.size != length
+            or not (
+                square.op == "Pow"
+                and graph.scalar(square.inputs[1]) == 2.0
+                or square.op == "Mul"
+                and len(set(square.inputs)) == 1
+            )
+            or graph.shapes[centred.inputs[0]] != graph.shapes[node.outputs[0]]
+            or any(c.size != length or c.shape[-1:] != (length,) for c in (gamma, beta))
         ):
             continue
         names = tuple(graph.add_constant("layernorm", np.ascontiguousarray(c.reshape(length), np.float32)) for c in (gamma, beta))

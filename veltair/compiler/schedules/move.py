@@ -52,9 +52,7 @@ class Move(Kernel):
         parallel = bool(knobs.get("par", self.candidates()[0]["par"]))
         tensors = [te.placeholder(shape, dtype, name=f"x{k}") for k, (shape, dtype) in enumerate(self.sources)]
         operands = self.chain.placeholders()
-        out = te.compute(
-            self.out_shape, lambda *at: self.chain.apply(_value(self, tensors, at), at, operands), name="out"
-        )
+        out = te.compute(self.out_shape, lambda *at: self.chain.apply(_value(self, tensors, at), at, operands), name="out")
         sch = schedule_of([*tensors, *operands, out])
         _schedule(sch, sch.get_sblock("out"), self.lanes, parallel)
         return result(sch)
@@ -145,7 +143,11 @@ def _value(k: Move, x: Sequence[Any], at: Sequence[Any]) -> Any:
             lanes = k.sources[0][0][4]
             channel = (tirx.floormod(at[2], kh) * kw + tirx.floormod(at[3], kw)) * c + at[1]
             return x[0](
-                at[0], tirx.floordiv(channel, lanes), tirx.floordiv(at[2], kh), tirx.floordiv(at[3], kw), tirx.floormod(channel, lanes)
+                at[0],
+                tirx.floordiv(channel, lanes),
+                tirx.floordiv(at[2], kh),
+                tirx.floordiv(at[3], kw),
+                tirx.floormod(channel, lanes),
             )
         case other:
             raise AssertionError(f"no index map {other!r}")

@@ -43,7 +43,7 @@ class Pool(Kernel):
 
     def build(self, knobs: Knobs) -> Any:
         (kh, kw), (sh, sw), (dh, dw) = self.window.kernel, self.window.strides, self.window.dilations
-        top, left, _, _ = self.window.pads
+        top, left, bottom, right = self.window.pads
         h, w = self.h, self.w
         x = te.placeholder(self.inputs[0][0], name="x")
         operands = self.chain.placeholders()
@@ -63,10 +63,15 @@ class Pool(Kernel):
         acc = te.compute(self.output, lambda *at: combine(value(*at), axis=[i, j]), name="acc")
 
         def count(y: Any, z: Any) -> Any:
-            if self.include_pad or not ragged:
+            if not ragged:
                 return tirx.const(float(kh * kw), "float32")
-            rows = tirx.min(y * sh - top + kh, h) - tirx.max(y * sh - top, 0)
-            columns = tirx.min(z * sw - left + kw, w) - tirx.max(z * sw - left, 0)
+            # counted padding ends where the model's pads end: what ceil_mode adds behind them never counts
+            below, behind = (bottom, right) if self.include_pad else (0, 0)
+            first, left_most = y * sh - top, z * sw - left
+            if not self.include_pad:
+                first, left_most = tirx.max(first, 0), tirx.max(left_most, 0)
+            rows = tirx.min(y * sh - top + kh, h + below) - first
+            columns = tirx.min(z * sw - left + kw, w + behind) - left_most
             return tirx.Cast("float32", rows * columns)
 
         def finish(*at: Any) -> Any:

@@ -84,7 +84,7 @@ class Softmax(Kernel):
         if padded == n:
             sch.compute_inline(sch.get_sblock("row"))
         for name in ("scale", "total", "total_part", "e", "top", "top_part", *(("row",) if padded != n else ())):
-            sch.compute_at(sch.get_sblock(name), inner)
+            sch.compute_at(sch.get_sblock(name), inner, preserve_unit_loops=True)
         sch.parallel(outer)
         vectorize_last(sch, sch.get_sblock("e"), self.lanes)
         for name in ("top_part", "total_part"):
@@ -145,7 +145,7 @@ class LayerNorm(Kernel):
         outer, inner = sch.split(i, [None, (knobs or self.candidates()[0])["mr"]])
         vectorize_last(sch, sch.get_sblock("out"), self.lanes)
         for name in ("scale", "var", "var_part", "mean", "mean_part"):
-            sch.compute_at(sch.get_sblock(name), inner)
+            sch.compute_at(sch.get_sblock(name), inner, preserve_unit_loops=True)
         sch.parallel(outer)
         for name in ("mean_part", "var_part"):
             block = sch.get_sblock(name)
@@ -196,7 +196,7 @@ class Reduce(Kernel):
             sch = schedule_of([x, *operands, out])
             i, _ = sch.get_loops(sch.get_sblock("out"))
             for name in ("full", "full_part"):
-                sch.compute_at(sch.get_sblock(name), i)
+                sch.compute_at(sch.get_sblock(name), i, preserve_unit_loops=True)
             if a > 1:
                 sch.parallel(i)
             block = sch.get_sblock("full_part")
