@@ -17,6 +17,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "veltair"
 
 FLOORS = (
+    ("__main__",),
     ("cli",),
     ("directory", "gateway", "cluster", "bench"),
     ("compiler", "simulate", "engine", "client", "models"),

@@ -1,0 +1,1 @@
+"""Tuning records as package data (see README.md). `veltair.compiler.records` reads them."""

@@ -29,7 +29,7 @@ _STAGES = {
 }
 
 
-class _Shape(click.ParamType):
+class _Shape(click.ParamType[tuple[str, tuple[int, ...]]]):
     name = "NAME=AxBxC"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, tuple[int, ...]]:
@@ -41,7 +41,7 @@ class _Shape(click.ParamType):
         return match[1], tuple(int(d) for d in re.split("[x,]", match[2]))
 
 
-class _Milliseconds(click.ParamType):
+class _Milliseconds(click.ParamType[float]):
     name = "MS"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
@@ -127,7 +127,7 @@ def compile_command(
 
 
 def _load(paths: tuple[Path, ...]) -> list[Mapping[str, Any]]:
-    samples = []
+    samples: list[Mapping[str, Any]] = []
     for path in paths:
         try:
             with np.load(path) as arrays:

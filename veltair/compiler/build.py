@@ -269,9 +269,9 @@ def _report(
     """How the bundle came to be, for people: kernels by time, what the fallback holds, the worth of each variant."""
     calls = [(ranked[c.kernel.key][0].us, c) for c in line.calls]
     total = sum(us for us, _ in calls) or 1.0
-    by_kind: Counter[str] = Counter()
+    by_kind: dict[str, float] = {}
     for us, c in calls:
-        by_kind[c.kernel.kind] += us  # type: ignore[assignment]
+        by_kind[c.kernel.kind] = by_kind.get(c.kernel.kind, 0.0) + us
     widths = sorted(manifest.blocks[0].variants[0].latency_us)
     whole = {
         w: [
@@ -284,7 +284,9 @@ def _report(
         "kernels": kernels,
         "searched": searched,
         "failed_candidates": dict(failures),
-        "share_of_time_by_kind": {kind: round(us / total, 4) for kind, us in by_kind.most_common()},
+        "share_of_time_by_kind": {
+            kind: round(us / total, 4) for kind, us in sorted(by_kind.items(), key=lambda pair: -pair[1])
+        },
         "fallback_share": round(by_kind.get("fallback", 0) / total, 4),
         "model_us": {str(w): us for w, us in whole.items()},
         "spread": round(measured.spread, 4),
