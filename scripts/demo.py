@@ -4,10 +4,14 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
+import onnxruntime
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from veltair import Client, VeltairError, compile_model, load_bundle
@@ -17,6 +21,7 @@ from veltair.bench.scenario import Scenario, TenantLoad, read_scenario
 from veltair.bench.server import running_server
 from veltair.bundle.format import Manifest
 from veltair.models import MODELS, magika, minilm, ocr, ocr_page
+from veltair.models.source import Infer
 from veltair.observe.dashboard import write_page
 
 ROOT = Path(__file__).parent.parent
@@ -42,7 +47,7 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
         running_server(scenario, chosen.bundles, "veltair", Path(folder)) as (endpoint, _),
     ):
-        show_answers(endpoint, PHOTOS in names)
+        show_answers(endpoint, names)
     logs = chosen.bundles / "demo"
     logs.mkdir(exist_ok=True)
     for old in logs.glob("*.jsonl"):
@@ -113,25 +118,42 @@ def at_load(scenario: Scenario, manifests: dict[str, Manifest], load: float) -> 
     return scenario.scaled(load * cores * 1e6 / busy_us)
 
 
-def show_answers(endpoint: str, photos: bool) -> None:
-    """What the models say of real inputs, through a server and a client."""
+def show_answers(endpoint: str, names: Sequence[str]) -> None:
+    """What the models say of real inputs through a server and a client, beside what ONNX Runtime says of the same."""
     console.print("\n[bold]Answers[/bold]")
-    with Client(endpoint, tenant="docs", timeout_ms=20_000) as docs:
-        page = ocr_page.draw_page(seed=1)
-        lines = ocr.read_page(page.image, lambda x: docs.infer("ocr-det", x).outputs, lambda x: docs.infer("ocr-rec", x).outputs)
-        console.print("  text read from an image: " + " | ".join(line.text for line in lines), soft_wrap=True, markup=False)
-    with Client(endpoint, tenant="search", timeout_ms=20_000) as search:
-        question = minilm.PAIRS[0][0]
-        (found, cosine), *_ = minilm.nearest(question, minilm.PASSAGES, lambda x: search.infer("minilm", x).outputs)
-        console.print(f"  nearest in meaning to {question!r}: {found!r} (cosine {cosine:.2f})", soft_wrap=True, markup=False)
-        if photos:
-            sample = next(s for s in MODELS[PHOTOS].samples(0) if "chelsea" in s.what)
-            said = MODELS[PHOTOS].answer(search.infer(PHOTOS, sample.inputs).outputs, sample)
-            console.print(f"  class of a photo ({sample.what}): {said}", soft_wrap=True, markup=False)
-    with Client(endpoint, tenant="files", timeout_ms=20_000) as files:
-        source = Path(__file__).read_bytes()
-        kind = magika.identify(source, lambda x: files.infer("magika", x).outputs)
-        console.print(f"  type of the file {Path(__file__).name}: {kind.label} ({kind.score:.1%})", soft_wrap=True, markup=False)
+    tenants = {"ocr-det": "docs", "ocr-rec": "docs", "minilm": "search", PHOTOS: "search", "magika": "files"}
+    with ExitStack() as stack:
+        clients = {t: stack.enter_context(Client(endpoint, tenant=t, timeout_ms=20_000)) for t in set(tenants.values())}
+        ours = answers(names, lambda name: lambda x: clients[tenants[name]].infer(name, x).outputs)
+    with tempfile.TemporaryDirectory() as scratch:
+        theirs = answers(names, lambda name: reference(MODELS[name].export(Path(scratch))))
+    for (what, said), (_, reference_said) in zip(ours, theirs, strict=True):
+        same = "as ONNX Runtime" if said == reference_said else f"but ONNX Runtime: {reference_said}"
+        console.print(f"  {what}: [bold]{escape(said)}[/bold] ({escape(same)})", soft_wrap=True)
+
+
+def answers(names: Sequence[str], infer: Callable[[str], Infer]) -> list[tuple[str, str]]:
+    """(what was asked, what was answered) by whatever `infer` runs each model with."""
+    page = ocr_page.draw_page(seed=1)
+    lines = ocr.read_page(page.image, infer("ocr-det"), infer("ocr-rec"))
+    question = minilm.PAIRS[0][0]
+    (passage, _), *_ = minilm.nearest(question, minilm.PASSAGES, infer("minilm"))
+    said = [
+        ("text read from an image", " | ".join(line.text for line in lines)),
+        (f"nearest in meaning to {question!r}", repr(passage)),
+        (f"type of the file {Path(__file__).name}", magika.identify(Path(__file__).read_bytes(), infer("magika")).label),
+    ]
+    if PHOTOS in names:
+        sample = next(s for s in MODELS[PHOTOS].samples(0) if "chelsea" in s.what)
+        said.append((f"class of {sample.what}", MODELS[PHOTOS].answer(infer(PHOTOS)(sample.inputs), sample)))
+    return said
+
+
+def reference(path: Path) -> Infer:
+    """The same model in ONNX Runtime."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    outputs = [port.name for port in session.get_outputs()]
+    return lambda x: dict(zip(outputs, session.run(None, dict(x)), strict=True))
 
 
 if __name__ == "__main__":

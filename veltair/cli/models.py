@@ -5,6 +5,7 @@ import json
 import click
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from veltair.models import MODELS
@@ -35,5 +36,5 @@ def models(as_json: bool) -> None:
         shapes = "\n".join(f"{port} {'x'.join(map(str, shape))}" for port, shape in inputs.items())
         missing = row["missing"]
         assert isinstance(missing, list)
-        table.add_row(str(row["name"]), shapes, str(row["qos_ms"]), "\n".join(missing) or "nothing")
+        table.add_row(str(row["name"]), shapes, str(row["qos_ms"]), escape("\n".join(missing)) or "nothing")
     Console().print(table)
