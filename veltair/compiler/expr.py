@@ -27,6 +27,7 @@ _UNARY = {"Relu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Exp", "Log", "
           "Ceil", "Clip", "LeakyRelu", "Elu", "Softplus", "Identity", "Cast", "Not", "Gelu", "Sign", "Sin", "Cos"}  # fmt: skip
 _BINARY = {"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "And", "Or",
            "Where", "PRelu", "Sum"}  # fmt: skip
+_FLOAT_ONLY = {"Div", "Sign"}  # of integers they go to the fallback
 _CASTS = {"float32", "int32", "int64", "bool", "uint8", "int8"}
 
 
@@ -37,9 +38,11 @@ def is_elementwise(graph: Graph, node: Node) -> bool:
     kinds = {graph.dtypes[name] for name in (*node.inputs, *node.outputs) if name}
     if not kinds <= _CASTS:
         return False
+    if node.op == "Pow" and graph.dtypes[node.inputs[0]] != "float32":
+        return False
     if node.op == "Clip" and len(node.inputs) > 1:
         return all(not name or graph.scalar(name) is not None for name in node.inputs[1:])
-    if node.op in ("Div", "Pow") and graph.dtypes[node.outputs[0]] != "float32":
+    if node.op in _FLOAT_ONLY and kinds != {"float32"}:
         return False
     return not (node.op == "Gelu" and node.attrs.get("approximate", "none") != "none")
 
@@ -51,9 +54,9 @@ def to_tree(graph: Graph, node: Node, arg: Callable[[str], Tree]) -> Tree:
         case "Clip":
             low, high = a.get("min"), a.get("max")
             if len(node.inputs) > 1 and node.inputs[1]:
-                low = graph.scalar(node.inputs[1])
+                low = graph.constants[node.inputs[1]].reshape(()).item()
             if len(node.inputs) > 2 and node.inputs[2]:
-                high = graph.scalar(node.inputs[2])
+                high = graph.constants[node.inputs[2]].reshape(()).item()
             return ("Clip", (_or_none(low), _or_none(high)), arg(node.inputs[0]))
         case "Relu":
             return ("Clip", (0.0, None), arg(node.inputs[0]))
@@ -72,16 +75,27 @@ def to_tree(graph: Graph, node: Node, arg: Callable[[str], Tree]) -> Tree:
             return tree
         case "Sum":
             return ("Add", (), *(arg(name) for name in node.inputs))
-        case "Pow" if (exponent := graph.scalar(node.inputs[1])) is not None:
+        case "Pow" if (exponent := _exponent(graph, node)) is not None:
             return ("PowConst", (exponent,), arg(node.inputs[0]))
-        case "Div" if (divisor := graph.scalar(node.inputs[1])) is not None:
-            return ("Mul", (), arg(node.inputs[0]), ("const", 1.0 / divisor, "float32"))
+        case "Pow" if graph.dtypes[node.inputs[1]] != "float32":
+            return ("Pow", (), arg(node.inputs[0]), ("Cast", ("float32",), arg(node.inputs[1])))
+        case "Div" if graph.scalar(node.inputs[1]) == 0.0:
+            return ("Mul", (), arg(node.inputs[0]), ("const", math.copysign(math.inf, graph.scalar(node.inputs[1]) or 0.0), "float32"))
+        case "Div" if (divisor := graph.scalar(node.inputs[1])) and math.frexp(divisor)[0] == 0.5:
+            return ("Mul", (), arg(node.inputs[0]), ("const", 1.0 / divisor, "float32"))  # exact for powers of two alone
         case _:
             return (node.op, (), *(arg(name) for name in node.inputs))
 
 
-def _or_none(value: Any) -> float | None:
-    return None if value is None or not math.isfinite(float(value)) else float(value)
+def _exponent(graph: Graph, node: Node) -> float | None:
+    """The exponent of a Pow where it is one finite constant."""
+    value = graph.scalar(node.inputs[1])
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _or_none(bound: float | None) -> float | None:
+    """A bound of Clip, as float or int, as the value has it."""
+    return None if bound is None or not math.isfinite(bound) else bound
 
 
 def evaluate(tree: Tree, acc: Expr, operand: Callable[[int], Expr]) -> Expr:
@@ -150,10 +164,11 @@ def fast_exp(x: Expr) -> Expr:
         return p * r * r + r + _f(1.0)
 
     def reduced(x: Expr, n: Expr) -> Expr:
-        scale = tirx.reinterpret("float32", (tirx.Cast("int32", n) + tirx.const(127, "int32")) << tirx.const(23, "int32"))
-        return let(x - n * _f(0.693359375) - n * _f(-2.12194440e-4), polynomial) * scale
+        # 2^(n-1) times the double: n reaches 128, where the result is infinite, and -126, where it is zero
+        scale = tirx.reinterpret("float32", (tirx.Cast("int32", n) + tirx.const(126, "int32")) << tirx.const(23, "int32"))
+        return let(x - n * _f(0.693359375) - n * _f(-2.12194440e-4), polynomial) * _f(2.0) * scale
 
-    clamped = tirx.min(tirx.max(x, _f(-87.3)), _f(88.37))
+    clamped = tirx.min(tirx.max(x, _f(-87.3)), _f(88.9))
     return let(clamped, lambda x: let(tirx.floor(x * _f(1.44269504088896341) + _f(0.5)), lambda n: reduced(x, n)))
 
 
@@ -240,7 +255,7 @@ _APPLY: dict[str, Callable[..., Expr]] = {
     "Floor": lambda x: tirx.floor(x),
     "Ceil": lambda x: tirx.ceil(x),
     "Identity": lambda x: x,
-    "Cast": lambda dtype, x: tirx.Cast(dtype, x),
+    "Cast": lambda dtype, x: x != tirx.const(0, dtype_of(x)) if dtype == "bool" else tirx.Cast(dtype, x),
     "Not": lambda x: tirx.Not(x),
     "Add": lambda a, b: a + b,
     "Sub": lambda a, b: a - b,

@@ -76,6 +76,7 @@ def _generic(func: Any) -> Any:
 def fallback(low: Lowering, index: int, node: Node) -> Group:
     """Legalise the node with TVM and append what comes out. Raises UnsupportedOperator naming it where TVM cannot."""
     graph = low.graph
+    _refuse_wrong(low, node)
     dynamic = [name for name in dict.fromkeys(node.inputs) if name and graph.constant(name) is None]
     module = _legalised(low, node, dynamic)
 
@@ -95,6 +96,19 @@ def fallback(low: Lowering, index: int, node: Node) -> Group:
             lw.place(name, env[var], 0)
 
     return Group(node, index, node.outputs[0], write)
+
+
+def _refuse_wrong(low: Lowering, node: Node) -> None:
+    """Forms that TVM's importer takes and gets wrong: better no answer than a wrong one."""
+    if node.op != "Resize" or low.graph.opset < 11 or len(node.inputs) != 3:
+        return
+    scales = low.graph.constant(node.inputs[2])
+    exact = np.divide(low.graph.shapes[node.outputs[0]], low.graph.shapes[node.inputs[0]])
+    if scales is None or not np.allclose(scales, exact, rtol=1e-6):
+        raise UnsupportedOperator(
+            f"{node.label} scales {list(low.graph.shapes[node.inputs[0]])} by {None if scales is None else scales.tolist()}, which gives no "
+            "whole number of elements; give the output's size instead (the input `sizes`)"
+        )
 
 
 def _append(low: Lowering, node: Node, module: Any, value: Any, env: dict[Any, int]) -> int:

@@ -61,6 +61,14 @@ class Graph:
         self.dtypes[name] = str(value.dtype)
         return name
 
+    def aligned_constant(self, name: str, shape: Shape) -> str:
+        """The constant under a shape with as many elements; made once for each."""
+        aligned = f"{name}__as_{'x'.join(map(str, shape))}"
+        if aligned not in self.constants:
+            self.constants[aligned] = self.constants[name].reshape(shape)
+            self.shapes[aligned], self.dtypes[aligned] = shape, self.dtypes[name]
+        return aligned
+
     def add_value(self, hint: str, shape: Shape, dtype: str) -> str:
         self.fresh += 1
         name = f"{hint}__{self.fresh}"

@@ -20,6 +20,9 @@ from veltair.compiler.schedules.base import Chain, Kernel, Operand
 from veltair.compiler.schedules.move import Move
 from veltair.compiler.target import accumulators
 
+_POLYNOMIALS = {"Sigmoid", "Tanh", "Exp", "Erf", "Gelu", "Elu", "Softplus"}
+_MAX_POLYNOMIALS = 2  # one inside the other: TVM's simplifier takes 0.1 s for two nested tanh, 30 s for three
+_UNSAFE_ON_ZEROS = {"Div", "Log", "Pow", "Reciprocal", "Sqrt", "Exp"}
 _MAX_TREE = 160  # expression nodes of a chain: past it the loop body no longer fits the registers
 
 
@@ -132,7 +135,7 @@ class Lowering:
             node = graph.nodes[j]
             before = len(sources)
             tree = self._take(node, trees, shapes, sources, space)
-            if tree is None or _size(tree) > _MAX_TREE:
+            if tree is None or _size(tree) > _MAX_TREE or _polynomials(tree) > _MAX_POLYNOMIALS:
                 del sources[before:]
                 continue
             out = node.outputs[0]
@@ -170,8 +173,14 @@ class Lowering:
             ok = ok and tree is not None
             return tree or ("acc",)
 
+        if space.block and not self._stays_finite(node, space):
+            return None
         tree = to_tree(graph, node, argument)
         return tree if ok else None
+
+    def _stays_finite(self, node: Node, space: Space) -> bool:
+        """Whether the zeros behind the last channel stay finite: the next conv multiplies them by zero weights."""
+        return node.op not in _UNSAFE_ON_ZEROS or space.logical[1] % space.block == 0
 
     def operand(self, name: str, current: Shape, space: Space, sources: list[Source]) -> Tree | None:
         """The tree that reads `name`, broadcast to `current`, in `space`; None where its layout allows no such reading."""
@@ -211,6 +220,11 @@ class Lowering:
         o = (1,) * (len(current) - len(shape)) + shape
         if len(o) != len(current) or self.graph.dtypes[name] != "float32":
             return None
+        if len(shape) < len(current) and o[1] != 1:  # its first axis is the channels: packing wants it second
+            value = self.graph.constant(name)
+            if value is None:
+                return None
+            name = self.graph.aligned_constant(name, o)
         n, _, h, w, b = space.shape
         inner, full = o[2:], current[2:]
         spread = inner == full
@@ -240,6 +254,8 @@ class Lowering:
         ]
         for block in dict.fromkeys([*sorted(blocks, reverse=True), 0]):
             space = self.space(shape, block)
+            if block and not self._stays_finite(node, space):
+                continue
             sources: list[Source] = []
             tree = to_tree(self.graph, node, lambda name, sp=space, so=sources: self.operand(name, shape, sp, so) or ("none",))  # type: ignore[misc]
             if "none" not in _flat(tree):
@@ -349,6 +365,11 @@ def _same_axes(before: Shape, after: Shape, *, packed: bool) -> bool:
 
 def _size(tree: Tree) -> int:
     return 1 + sum(_size(t) for t in tree[2:] if isinstance(t, tuple))
+
+
+def _polynomials(tree: Tree) -> int:
+    """How deep polynomials are nested in it."""
+    return (tree[0] in _POLYNOMIALS) + max((_polynomials(t) for t in tree[2:] if isinstance(t, tuple)), default=0)
 
 
 def _flat(tree: Tree) -> set[Any]:

@@ -34,6 +34,7 @@ def load(path: Path, shapes: Mapping[str, Shape]) -> Imported:
     model, digest = _read(path)
     _freeze(model, shapes, path)
     _refuse_unknown(model, path)
+    _name_omitted_outputs(model)
     folded = _fold(model, path)
     return Imported(_to_graph(folded, path), folded.SerializeToString(), f"{path.name} sha256:{digest}")
 
@@ -107,6 +108,16 @@ def _refuse_unknown(model: onnx.ModelProto, path: Path) -> None:
                 f"{path.name}: node {node.name or node.output[0]!r} uses operator {node.op_type!r}, unknown in {where}; "
                 "replace it with standard ONNX operators before compiling"
             )
+
+
+def _name_omitted_outputs(model: onnx.ModelProto) -> None:
+    """An output left out before one that is used keeps its place, which tells the others apart."""
+    for number, node in enumerate(model.graph.node):
+        while node.output and not node.output[-1]:
+            del node.output[-1]
+        for place, name in enumerate(node.output):
+            if not name:
+                node.output[place] = f"omitted_{number}_{place}"
 
 
 def _fold(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
