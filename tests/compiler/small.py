@@ -31,7 +31,7 @@ OLDEST = TargetSpec(arch="x86_64", mcpu="x86-64", lanes=4, features=())
 def model_of(
     steps: Sequence[Step],
     inputs: Arrays,
-    outputs: str,
+    outputs: str = "y",
     constants: Arrays | None = None,
     *,
     opset: int = 17,

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from google.protobuf.message import DecodeError
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from veltair.compiler.graph import Graph, Node, Shape
 from veltair.errors import CompileError, DynamicShape, NotAnOnnxModel, UnknownInput, UnsupportedOperator
@@ -50,7 +50,7 @@ def _read(path: Path) -> tuple[onnx.ModelProto, str]:
             onnx.load_external_data_for_model(model, str(path.parent))
     except (DecodeError, ValueError) as error:
         raise NotAnOnnxModel(f"{path}: {len(data)} bytes that are no ONNX model ({error}); export the model to ONNX") from error
-    except OSError as error:
+    except (OSError, onnx.checker.ValidationError) as error:
         raise NotAnOnnxModel(
             f"{path}: its external data cannot be read ({error}); keep the data file beside the model"
         ) from error
@@ -62,11 +62,25 @@ def _read(path: Path) -> tuple[onnx.ModelProto, str]:
 def _freeze(model: onnx.ModelProto, shapes: Mapping[str, Shape], path: Path) -> None:
     constants = {i.name for i in model.graph.initializer}
     inputs = {i.name: i for i in model.graph.input if i.name not in constants}
+    if not inputs:
+        raise CompileError(f"{path.name}: the model takes no inputs, so there is nothing to serve; export it with its inputs")
+    for name in {o.name for o in model.graph.output} & inputs.keys():
+        raise CompileError(
+            f"{path.name}: {name!r} is an input and an output at once; put an Identity node between them, or drop the output"
+        )
     for name in shapes:
         if name not in inputs:
             raise UnknownInput(f"{path.name}: no input {name!r}; its inputs are {', '.join(sorted(inputs))}")
     for name, port in inputs.items():
-        dims = port.type.tensor_type.shape.dim
+        kind = port.type.tensor_type
+        _check_dtype(path, name, kind.elem_type)
+        if not kind.HasField("shape"):
+            if name not in shapes:
+                raise DynamicShape(
+                    f"{path.name}: input {name!r} has no declared shape; fix it with --input {name}=SHAPE, as in 1x3x224x224"
+                )
+            kind.shape.dim.extend([onnx.TensorShapeProto.Dimension()] * len(shapes[name]))
+        dims = kind.shape.dim
         declared = [d.dim_value if d.HasField("dim_value") else (d.dim_param or "?") for d in dims]
         given = shapes.get(name)
         if given is None:
@@ -87,6 +101,16 @@ def _freeze(model: onnx.ModelProto, shapes: Mapping[str, Shape], path: Path) -> 
     for port in model.graph.output:  # stale symbolic sizes would contradict the inferred ones
         port.type.tensor_type.ClearField("shape")
     del model.graph.value_info[:]
+
+
+def _check_dtype(path: Path, name: str, elem_type: int) -> None:
+    known = {TensorProto.FLOAT, TensorProto.INT32, TensorProto.INT64, TensorProto.UINT8, TensorProto.INT8, TensorProto.BOOL}
+    if elem_type not in known:
+        dtype = helper.tensor_dtype_to_np_dtype(elem_type) if elem_type else "no tensor"
+        raise CompileError(
+            f"{path.name}: {name!r} is {dtype}; veltair compiles float32 with int32, int64, int8, uint8 and bool beside it: "
+            "export the model in fp32"
+        )
 
 
 def _refuse_unknown(model: onnx.ModelProto, path: Path) -> None:
@@ -154,6 +178,7 @@ def _to_graph(model: onnx.ModelProto, path: Path) -> Graph:
         kind = info.type.tensor_type
         dims = [d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim]
         if kind.elem_type and kind.HasField("shape") and all(d >= 0 for d in dims):
+            _check_dtype(path, info.name, kind.elem_type)
             shapes[info.name] = tuple(dims)
             dtypes[info.name] = str(helper.tensor_dtype_to_np_dtype(kind.elem_type))
     nodes = []
