@@ -136,7 +136,9 @@ def test_records_come_back_as_they_were_written(tmp_path: Path) -> None:
 
 def test_damaged_records_are_as_good_as_none(tmp_path: Path) -> None:
     (tmp_path / "znver4").mkdir()
-    for number, text in enumerate(("", "{", "[]", '{"kernels": 3}', '{"kernels": {"k": {"ranked": [[1]]}}}', '{"kernels": {"k": {"ranked": []}}}')):
+    for number, text in enumerate(
+        ("", "{", "[]", '{"kernels": 3}', '{"kernels": {"k": {"ranked": [[1]]}}}', '{"kernels": {"k": {"ranked": []}}}')
+    ):
         (tmp_path / "znver4" / f"{number}.json").write_text(text)
     (tmp_path / "znver4" / "bytes.json").write_bytes(b"\xff\xfe")
     assert Records("znver4", [tmp_path]).get("k") is None

@@ -37,7 +37,9 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
 def test_a_truncated_model_is_a_compile_error(tmp_path: Path, share: float) -> None:
-    path = save(model_of([("MatMul", "x w", "h"), ("Relu", "h", "y")], {"x": X}, "y", {"w": np.ones((3, 4), np.float32)}), tmp_path)
+    path = save(
+        model_of([("MatMul", "x w", "h"), ("Relu", "h", "y")], {"x": X}, "y", {"w": np.ones((3, 4), np.float32)}), tmp_path
+    )
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(CompileError, match=r"small\.onnx"):
@@ -138,7 +140,7 @@ def test_another_precision_than_fp32_is_named(tmp_path: Path, kind: int) -> None
 def test_an_output_that_is_an_input_is_refused(tmp_path: Path) -> None:
     model = relu()
     model.graph.output.append(onnx.ValueInfoProto(name="x", type=model.graph.input[0].type))
-    with pytest.raises(CompileError, match="'x' is an input and an output.*Identity"):
+    with pytest.raises(CompileError, match=r"'x' is an input and an output.*Identity"):
         load(save(model, tmp_path), {})
 
 

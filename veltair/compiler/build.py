@@ -1,9 +1,11 @@
 """`compile_model`: a model file in, a measured and gated bundle out. The stages in order are the functions called below."""
 
+import os
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import accumulate
@@ -27,7 +29,7 @@ from veltair.bundle.format import (
     TargetSpec,
     VariantSpec,
 )
-from veltair.bundle.store import Bundle, open_bundle, to_model, write_bundle
+from veltair.bundle.store import NO_ROOM, Bundle, open_bundle, to_model, write_bundle
 from veltair.compiler.blocks import Span, choose_knobs, cut
 from veltair.compiler.fallback import fallback
 from veltair.compiler.gate import Verdict, check_inputs, made_values, run_gate
@@ -43,10 +45,12 @@ from veltair.compiler.search import search
 from veltair.compiler.simplify import simplify
 from veltair.compiler.target import cpu_name, host_target, tvm_target
 from veltair.engine.program import Program, runner_source
-from veltair.errors import CompileError, ToolMissing
+from veltair.errors import CompileError, OutOfDisk, ToolMissing
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage, what is done of it and how much there is."""
+
+ROOM_BYTES = 128 << 10  # of the scratch folder for each kernel: its object and its part of the library, both generously
 
 Choice = Mapping[str, Mapping[str, Knobs]]  # variant -> kernel key -> knobs
 
@@ -60,6 +64,18 @@ class Compiled:
     report: dict[str, Any]
 
 
+@contextmanager
+def _disk_errors_named() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        what = f"a file could not be written: {error}"
+        if error.errno in NO_ROOM:
+            raise OutOfDisk(f"{what}; free some space there and in {tempfile.gettempdir()} (no bundle was changed)") from error
+        raise CompileError(f"{what}; check that the folders for bundles and records can be written") from error
+
+
+@_disk_errors_named()
 def compile_model(
     model: str | Path,
     *,
@@ -99,6 +115,11 @@ def compile_model(
     kernels = list({c.kernel.key: c.kernel for c in line.calls}.values())
     unknown = sum(records.get(k.key) is None for k in kernels)
     failures = search(kernels, target, records, seed, lambda i, n: on_progress("search", i, n))
+    if unknown:
+        how = {
+            "machine": _machine(), "seed": seed, "apache-tvm": version("apache-tvm"), "cores": 1, "cold_weights": True,
+        }  # fmt: skip
+        records.write(Path(tuning) if tuning else user_folder(), name, {k.key: _what(k) for k in kernels}, how)
     ranked = {k.key: records.get(k.key) or [] for k in kernels}
     spans = cut(line, [ranked[c.kernel.key][0].us for c in line.calls], made_values(imported.folded))
     choice = choose_knobs(line, ranked)
@@ -118,11 +139,6 @@ def compile_model(
         manifest = _finish(manifest, measured, verdict, len(cores))
         report = _report(manifest, line, ranked, measured, verdict, failures, unknown, len(kernels))
         folder = write_bundle(Path(out) / name, manifest, weights, library, report)
-    if unknown:
-        how = {
-            "machine": _machine(), "seed": seed, "apache-tvm": version("apache-tvm"), "cores": 1, "cold_weights": True,
-        }  # fmt: skip
-        records.write(Path(tuning) if tuning else user_folder(), name, {k.key: _what(k) for k in kernels}, how)
     return Compiled(folder, open_bundle(folder).manifest, report)
 
 
@@ -165,6 +181,7 @@ def _build(kernels: Sequence[Kernel], choice: Choice, target: TargetSpec, librar
                 symbol = f"{kernel.key.replace('-', '_')}_{len(settings) - 1}"
                 functions[symbol] = kernel.build(knobs).with_attr("global_symbol", symbol)
             symbols[variant, kernel.key] = f"{kernel.key.replace('-', '_')}_{settings.index(knobs)}"
+    _reserve(library.with_name("room"), ROOM_BYTES * (4 + len(functions)))
     runner = library.with_name("runner.o")
     command = ["c++", "-x", "c", "-O2", "-fPIC", "-c", str(runner_source()), "-o", str(runner)]
     try:
@@ -175,6 +192,13 @@ def _build(kernels: Sequence[Kernel], choice: Choice, target: TargetSpec, librar
         raise CompileError(f"the C++ compiler failed on the runner: {error.stderr.strip()}") from error
     tvm.compile(tvm.IRModule(functions), target=tvm_target(target)).export_library(str(library), addons=[str(runner)])
     return symbols
+
+
+def _reserve(path: Path, size_bytes: int) -> None:
+    """Raises OSError where the disk lacks the room: LLVM ends the whole process when it meets a full one."""
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, size_bytes)
+    path.unlink()
 
 
 def _draft(
@@ -284,9 +308,7 @@ def _report(
         "kernels": kernels,
         "searched": searched,
         "failed_candidates": dict(failures),
-        "share_of_time_by_kind": {
-            kind: round(us / total, 4) for kind, us in sorted(by_kind.items(), key=lambda pair: -pair[1])
-        },
+        "share_of_time_by_kind": {kind: round(us / total, 4) for kind, us in sorted(by_kind.items(), key=lambda pair: -pair[1])},
         "fallback_share": round(by_kind.get("fallback", 0) / total, 4),
         "model_us": {str(w): us for w, us in whole.items()},
         "spread": round(measured.spread, 4),

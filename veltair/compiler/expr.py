@@ -80,7 +80,12 @@ def to_tree(graph: Graph, node: Node, arg: Callable[[str], Tree]) -> Tree:
         case "Pow" if graph.dtypes[node.inputs[1]] != "float32":
             return ("Pow", (), arg(node.inputs[0]), ("Cast", ("float32",), arg(node.inputs[1])))
         case "Div" if graph.scalar(node.inputs[1]) == 0.0:
-            return ("Mul", (), arg(node.inputs[0]), ("const", math.copysign(math.inf, graph.scalar(node.inputs[1]) or 0.0), "float32"))
+            return (
+                "Mul",
+                (),
+                arg(node.inputs[0]),
+                ("const", math.copysign(math.inf, graph.scalar(node.inputs[1]) or 0.0), "float32"),
+            )
         case "Div" if (divisor := graph.scalar(node.inputs[1])) and math.frexp(divisor)[0] == 0.5:
             return ("Mul", (), arg(node.inputs[0]), ("const", 1.0 / divisor, "float32"))  # exact for powers of two alone
         case _:

@@ -53,11 +53,15 @@ def made_values(folded: bytes) -> frozenset[str]:
 def check_inputs(line: Line, samples: Sequence[Mapping[str, Any]]) -> None:
     """Raises CompileError where a gate input does not fit the model's ports."""
     for number, sample in enumerate(samples):
+        for name in sample.keys() - line.inputs.keys():
+            raise CompileError(
+                f"gate input {number} holds {name!r}, which is no input; the model takes {', '.join(sorted(line.inputs))}"
+            )
         for name, port in line.inputs.items():
             tensor = line.tensors[port]
             if name not in sample:
                 raise CompileError(f"gate input {number} lacks {name!r}; it holds {', '.join(sorted(sample)) or 'nothing'}")
-            value = sample[name]
+            value = np.asarray(sample[name])
             if tuple(value.shape) != tensor.shape or str(value.dtype) != tensor.dtype:
                 raise CompileError(
                     f"gate input {number}: {name!r} is {value.dtype} {list(value.shape)}, the model takes {tensor.dtype} {list(tensor.shape)}"

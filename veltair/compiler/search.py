@@ -19,6 +19,7 @@ from veltair.compiler.records import Ranked, Records, Timed
 from veltair.compiler.schedules.base import Kernel
 from veltair.compiler.target import tvm_target
 from veltair.engine.lanes import set_cores
+from veltair.errors import CompileError
 
 COLD_BYTES = 16 << 20  # copies of the inputs cycled through: past any private cache
 MOST_COPIES = 48
@@ -47,12 +48,14 @@ def _rank(kernel: Kernel, target: TargetSpec, seed: int, failures: Counter[str])
         except Exception as error:  # every layer of TVM raises its own kind
             failures[_reason(error)] += 1
     if not functions:
-        raise RuntimeError(f"no schedule fits {kernel}: {failures.most_common(1)}")
+        raise CompileError(f"no schedule fits the kernel {kernel} ({_most(failures)}); report it with the model's shapes")
     try:
         library = tvm.compile(tvm.IRModule({f"f{i}": f for i, f in functions.items()}), target=tvm_target(target))
     except Exception as error:
         if len(functions) == 1:
-            raise
+            raise CompileError(
+                f"no code could be made for the kernel {kernel} ({_reason(error)}); report it with the shapes"
+            ) from error
         failures[_reason(error)] += 1  # one of them breaks the code generator: build them one by one
         library = _one_by_one(functions, target, failures)
     arguments = _arguments(kernel, seed)
@@ -79,6 +82,10 @@ def _one_by_one(functions: dict[int, Any], target: TargetSpec, failures: Counter
             failures[_reason(error)] += 1
             del functions[i]
     return built
+
+
+def _most(failures: Counter[str]) -> str:
+    return failures.most_common(1)[0][0]
 
 
 def _reason(error: Exception) -> str:
