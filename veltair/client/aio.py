@@ -27,9 +27,9 @@ class AsyncClient:
         timeout_ms: float = 5000,
         transport: Transport | None = None,
     ) -> None:
-        self._conversation = Conversation(endpoint, tenant)
         self._timeout_ms = timeout_ms
         self._transport = transport if transport is not None else ZmqTransport()
+        self._conversation = Conversation(endpoint, tenant, self._transport.reaches)
         self._prefix = uuid4().hex
         self._calls = 0
         self._waiting: dict[str, asyncio.Future[Any]] = {}

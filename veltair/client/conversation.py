@@ -11,7 +11,7 @@ lost, the directory is asked again and the request is sent again as long as its 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
@@ -90,9 +90,10 @@ class _Pending:
 class Conversation:
     """One client's requests under way. `now_us` is any clock that does not go back."""
 
-    def __init__(self, directory: str, tenant: str) -> None:
+    def __init__(self, directory: str, tenant: str, reaches: Callable[[str], bool] = lambda local: False) -> None:
         self._directory = directory
         self._tenant = tenant
+        self._reaches = reaches
         self._pending: dict[str, _Pending] = {}
         self._engines: dict[str, str] = {}  # model -> endpoint
         self._directory_answered = False
@@ -134,8 +135,9 @@ class Conversation:
         if pending is None:
             return []
         match message:
-            case Location(_, engine):
-                return self._located(pending, _reachable(engine, self._directory), now_us)
+            case Location(_, engine, local):
+                nearest = local if local and self._reaches(local) else _reachable(engine, self._directory)
+                return self._located(pending, nearest, now_us)
             case Failure(_, code, text, earliest_us):
                 error = request_error(code, text, None if earliest_us is None else earliest_us / 1000)
                 return self._answer(pending, error)

@@ -1,10 +1,11 @@
 """Where a client's frames go: ZeroMQ, or Python functions in place of a server."""
 
 import math
+import socket
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 import zmq
 from zmq.utils.monitor import parse_monitor_message
@@ -57,6 +58,10 @@ class Transport(Protocol):
 
     def forget(self, endpoint: str) -> None: ...
 
+    def reaches(self, local: str) -> bool:
+        """Whether the local way to an engine that the directory named exists here: it does not from another machine."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -69,6 +74,7 @@ class ZmqTransport:
         self._owner: dict[zmq.Socket[bytes], tuple[str, bool]] = {}  # endpoint, and whether it is its monitor
         self._poller = zmq.Poller()
         self._files: list[int] = []
+        self._ready: list[tuple[Any, int]] = []  # what `wait` saw, so that `receive` need not look again
 
     def send(self, endpoint: str, frames: list[Buffer]) -> None:
         large = any(memoryview(frame).nbytes >= COPY_BELOW_BYTES for frame in frames)
@@ -77,20 +83,27 @@ class ZmqTransport:
     def receive(self) -> list[tuple[str, list[Buffer] | Gone]]:
         """At most one message a socket: polling is level-triggered, the next call brings the next."""
         arrived: list[tuple[str, list[Buffer] | Gone]] = []
-        for socket, _ in self._poller.poll(0):
-            endpoint, is_monitor = self._owner[socket]
+        ready, self._ready = self._ready or self._poller.poll(0), []
+        for peer, _ in ready:
+            if peer not in self._owner:  # closed since
+                continue
+            endpoint, is_monitor = self._owner[peer]
             if is_monitor:
-                lost = parse_monitor_message(socket.recv_multipart())["event"] == zmq.EVENT_DISCONNECTED
+                lost = parse_monitor_message(peer.recv_multipart())["event"] == zmq.EVENT_DISCONNECTED
                 arrived.append((endpoint, Gone.LOST if lost else Gone.UNREACHED))
             else:
-                arrived.append((endpoint, list(socket.recv_multipart())))
+                arrived.append((endpoint, list(peer.recv_multipart())))
         return arrived
 
     def wait(self, timeout_s: float | None) -> None:
-        self._poller.poll(None if timeout_s is None else math.ceil(timeout_s * 1e3))
+        self._ready = self._poller.poll(None if timeout_s is None else math.ceil(timeout_s * 1e3))
 
     def files(self) -> Sequence[int]:
         return self._files
+
+    def reaches(self, local: str) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex("\0" + local.removeprefix("ipc://@")) == 0
 
     def forget(self, endpoint: str) -> None:
         peer = self._peers.pop(endpoint, None)
@@ -111,23 +124,23 @@ class ZmqTransport:
             monitor = dealer.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED)
             dealer.connect(endpoint)
             self._peers[endpoint] = dealer, monitor
-            for socket in (dealer, monitor):
-                self._owner[socket] = endpoint, socket is monitor
-                self._poller.register(socket, zmq.POLLIN)
+            for each in (dealer, monitor):
+                self._owner[each] = endpoint, each is monitor
+                self._poller.register(each, zmq.POLLIN)
             self._note_files()
         return self._peers[endpoint][0]
 
     def _close(self, dealer: "zmq.Socket[bytes]", monitor: "zmq.Socket[bytes]") -> None:
-        for socket in (dealer, monitor):
-            self._poller.unregister(socket)
-            del self._owner[socket]
+        for each in (dealer, monitor):
+            self._poller.unregister(each)
+            del self._owner[each]
         self._note_files()
         dealer.disable_monitor()
         monitor.close(0)
         dealer.close(0)
 
     def _note_files(self) -> None:
-        self._files = [int(socket.getsockopt(zmq.FD)) for socket in self._owner]
+        self._files = [int(each.getsockopt(zmq.FD)) for each in self._owner]
 
 
 Function = Callable[[Mapping[str, Array]], Mapping[str, Array]]
@@ -166,6 +179,9 @@ class LocalTransport:
 
     def files(self) -> Sequence[int]:
         return []
+
+    def reaches(self, local: str) -> bool:
+        return False
 
     def forget(self, endpoint: str) -> None:
         """There is no connection."""

@@ -282,7 +282,7 @@ class _Directory:
                 error = Draining("the server is shutting down; ask another one")
                 self._send(client, Failure(locate.request_id, error.code, str(error)))
             else:
-                self._send(client, Location(locate.request_id, self._engine.endpoint))
+                self._send(client, Location(locate.request_id, self._engine.endpoint, self._engine.local))
         self._parked.clear()
 
     def _health_now(self, request_id: str) -> Health:

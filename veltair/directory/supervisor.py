@@ -38,6 +38,7 @@ class Supervisor:
         self._refusal: VeltairError | None = None
         self.state = "down"
         self.endpoint = ""
+        self.local = ""
         self.restarts = 0
 
     @property
@@ -72,6 +73,7 @@ class Supervisor:
         said = json.loads(line)
         if "endpoint" in said:
             self.state, self.endpoint, self._ever_served = "serving", said["endpoint"], True
+            self.local = said.get("local", "")
         else:
             self._refusal = _error_of(said["code"], said["message"])
 

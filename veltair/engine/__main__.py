@@ -14,6 +14,7 @@ os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "100")
 import ctypes
 import gc
 import json
+import secrets
 import signal
 import sys
 import time
@@ -77,12 +78,14 @@ def serve(settings: EngineSettings) -> None:
     stage = Stage(scheduler, cores, clock, outbox.put, log.write if log else lambda _: None, outbox.broken)
     context = zmq.Context()
     router = bind(context, settings.endpoint)
+    endpoint = router.getsockopt_string(zmq.LAST_ENDPOINT)
+    local = bind_local(router)
     service = Service(router, Intake(programs, settings.tenants), stage, outbox, wake_up, settings.policy)
     listen_to_signals(service, wake_up)
     gc.collect()
     gc.freeze()  # programs and manifests live as long as we do; no collection needs to walk them
     gc.set_threshold(20_000)  # requests leave no cycles behind; a collection every 700 allocations is time of somebody's
-    say(endpoint=router.getsockopt_string(zmq.LAST_ENDPOINT))
+    say(endpoint=endpoint, local=local)
     try:
         service.run(settings.drain_timeout_s)
     finally:
@@ -99,6 +102,13 @@ def bind(context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str) -> "zmq.Socke
     router.setsockopt(zmq.HEARTBEAT_TIMEOUT, 5_000)
     router.bind(endpoint)
     return router
+
+
+def bind_local(router: "zmq.Socket[bytes]") -> str:
+    """A socket without a file beside the TCP one: some 30 us less each way than TCP over loopback."""
+    name = f"ipc://@veltair-{os.getpid()}-{secrets.token_hex(4)}"
+    router.bind(name)
+    return name
 
 
 def started(settings: EngineSettings, programs: dict[str, Program], now_us: int) -> records.Started:

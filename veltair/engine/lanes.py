@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import tvm
 
@@ -27,6 +27,26 @@ def set_cores(cores: tuple[int, ...]) -> None:
         _config_threadpool()(ONE_CORE_PER_THREAD, len(cores), [str(core) for core in cores])
     else:
         _config_threadpool()(1, 1)
+
+
+class ThisThread:
+    """The thread that receives requests, lent to a unit too short to be handed over: on one core while entered."""
+
+    def __init__(self, cores: tuple[int, ...]) -> None:
+        self._all = cores
+        self._alone = False
+
+    def take_cores(self, cores: tuple[int, ...]) -> None:
+        if not self._alone:  # a pool of one thread, once
+            _config_threadpool()(1, 1)
+            self._alone = True
+        os.sched_setaffinity(0, cores)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.sched_setaffinity(0, self._all)
 
 
 class Lane(threading.Thread, Generic[T]):

@@ -7,6 +7,7 @@ byte into a pipe that is polled with the socket; signals arrive through the same
 import math
 import os
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -92,16 +93,18 @@ class WakeUp:
 
 
 class Outbox:
-    """Answers on their way to the I/O thread. `put` may be called from any thread."""
+    """Answers on their way to the I/O thread, which makes this object. `put` may be called from any thread."""
 
     def __init__(self, wake_up: WakeUp) -> None:
         self._answers: deque[Answer] = deque()
         self._wake_up = wake_up
+        self._taker = threading.get_ident()
         self.error: Exception | None = None
 
     def put(self, answer: Answer) -> None:
         self._answers.append(answer)
-        self._wake_up.ring()
+        if threading.get_ident() != self._taker:  # who takes them looks again before it waits
+            self._wake_up.ring()
 
     def broken(self, error: Exception) -> None:
         """A lane met an error that is no failed kernel: the engine cannot go on."""

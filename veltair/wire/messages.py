@@ -68,8 +68,11 @@ class Failure(msgspec.Struct, frozen=True, tag="failure"):
 
 
 class Location(msgspec.Struct, frozen=True, tag="location"):
+    """`local` is a shorter way to the same engine for who shares its machine, "" where there is none."""
+
     request_id: str
     endpoint: str
+    local: str = ""
 
 
 class Port(msgspec.Struct, frozen=True):
