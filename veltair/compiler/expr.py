@@ -23,10 +23,11 @@ from veltair.compiler.graph import Graph, Node
 Tree = tuple[Any, ...]
 Expr = Any
 
-_UNARY = {"Relu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Exp", "Log", "Sqrt", "Reciprocal", "Neg", "Abs", "Erf", "Floor",
-          "Ceil", "Clip", "LeakyRelu", "Elu", "Softplus", "Identity", "Cast", "Not", "Gelu", "Sign", "Sin", "Cos"}  # fmt: skip
-_BINARY = {"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "And", "Or",
-           "Where", "PRelu", "Sum"}  # fmt: skip
+_UNARY = {"Relu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Exp", "Log", "Sqrt", "Reciprocal", "Neg", "Abs", "Erf",
+          "Floor", "Ceil", "Clip", "LeakyRelu", "Elu", "Softplus", "Identity", "Cast", "Not", "Gelu", "Sign", "Sin",
+          "Cos"}  # fmt: skip
+_BINARY = {"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "And",
+           "Or", "Where", "PRelu", "Sum"}  # fmt: skip
 _FLOAT_ONLY = {"Div", "Sign"}  # of integers they go to the fallback
 _CASTS = {"float32", "int32", "int64", "bool", "uint8", "int8"}
 
@@ -198,8 +199,8 @@ def fast_erf(x: Expr) -> Expr:
 
     def rational(x: Expr, s: Expr) -> Expr:
         p = _f(-2.72614225801306e-10)
-        for c in (2.77068142495902e-08, -2.10102402082508e-06, -5.69250639462346e-05, -7.34990630326855e-04, -2.95459980854025e-03,
-                  -1.60960333262415e-02):  # fmt: skip
+        for c in (2.77068142495902e-08, -2.10102402082508e-06, -5.69250639462346e-05, -7.34990630326855e-04,
+                  -2.95459980854025e-03, -1.60960333262415e-02):  # fmt: skip
             p = p * s + _f(c)
         q = _f(-1.45660718464996e-05)
         for c in (-2.13374055278905e-04, -1.68282697438203e-03, -7.37332916720468e-03, -1.42647390514189e-02):

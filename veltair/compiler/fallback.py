@@ -9,7 +9,6 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import onnx
 import tvm
 from onnx import helper, numpy_helper
 from tvm import relax, s_tir
@@ -106,8 +105,8 @@ def _refuse_wrong(low: Lowering, node: Node) -> None:
     exact = np.divide(low.graph.shapes[node.outputs[0]], low.graph.shapes[node.inputs[0]])
     if scales is None or not np.allclose(scales, exact, rtol=1e-6):
         raise UnsupportedOperator(
-            f"{node.label} scales {list(low.graph.shapes[node.inputs[0]])} by {None if scales is None else scales.tolist()}, which gives no "
-            "whole number of elements; give the output's size instead (the input `sizes`)"
+            f"{node.label} scales {list(low.graph.shapes[node.inputs[0]])} by {None if scales is None else scales.tolist()}, "
+            "which gives no whole number of elements; give the output's size instead (the input `sizes`)"
         )
 
 
@@ -124,9 +123,7 @@ def _append(low: Lowering, node: Node, module: Any, value: Any, env: dict[Any, i
     for argument in arguments:
         if isinstance(argument, tvm.ir.GenericConst):
             data = argument.value.numpy()
-            numbers.append(
-                low.weight(f"{node.outputs[0]}/{len(low.line.tensors)}", "plain", lambda d=data: np.ascontiguousarray(d))
-            )  # type: ignore[misc]
+            numbers.append(low.line.weight(data))
         else:
             numbers.append(env[argument])
     specs = tuple((tuple(int(d) for d in b.shape), str(b.dtype)) for b in func.params)

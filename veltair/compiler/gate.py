@@ -64,15 +64,16 @@ def check_inputs(line: Line, samples: Sequence[Mapping[str, Any]]) -> None:
             value = np.asarray(sample[name])
             if tuple(value.shape) != tensor.shape or str(value.dtype) != tensor.dtype:
                 raise CompileError(
-                    f"gate input {number}: {name!r} is {value.dtype} {list(value.shape)}, the model takes {tensor.dtype} {list(tensor.shape)}"
+                    f"gate input {number}: {name!r} is {value.dtype} {list(value.shape)}, "
+                    f"the model takes {tensor.dtype} {list(tensor.shape)}"
                 )
 
 
 def run_gate(program: Program, line: Line, spans: Sequence[Span], folded: bytes, samples: Sequence[Mapping[str, Any]]) -> Verdict:
     """Raises GateFailed naming block, variant, value and error."""
     named = tensor_of_value(line)
-    lives = [[r for r in line.live_behind(s.end - 1)] for s in spans]
-    wanted = {v for live in lives for r in live if r in named and (v := named[r].value) is not None}
+    lives = [line.live_behind(s.end - 1) for s in spans]
+    wanted = {name for live in lives for r in live if r in named and (name := named[r].value) is not None}
     reference = Reference(folded, sorted(wanted & made_values(folded)))
     blocks = program.bundle.manifest.blocks
     errors = [[0.0] * len(b.variants) for b in blocks]
@@ -104,8 +105,8 @@ def run_gate(program: Program, line: Line, spans: Sequence[Span], folded: bytes,
                     # block errors add up along a deep model, so the whole is allowed a few of them
                     if not error <= 10 * TOLERANCE:
                         raise GateFailed(
-                            f"{program.name}: output {port.name!r} of variant {v} is off by {error:.1e} of its range from ONNX Runtime "
-                            f"(allowed {10 * TOLERANCE:.0e}); the bundle was not written"
+                            f"{program.name}: output {port.name!r} of variant {v} is off by {error:.1e} of its range "
+                            f"from ONNX Runtime (allowed {10 * TOLERANCE:.0e}); the bundle was not written"
                         )
     finally:
         program.release(arena)
@@ -116,8 +117,8 @@ def _judge(error: float, program: Program, block: int, variant: int, value: str)
     if not error <= TOLERANCE:  # also catches NaN
         spec = program.bundle.manifest.blocks[block]
         raise GateFailed(
-            f"{program.name}: block {spec.name!r}, variant {spec.variants[variant].name!r}: value {value!r} is off by {error:.1e} of its "
-            f"range from ONNX Runtime (allowed {TOLERANCE:.0e}); the bundle was not written"
+            f"{program.name}: block {spec.name!r}, variant {spec.variants[variant].name!r}: value {value!r} is off by "
+            f"{error:.1e} of its range from ONNX Runtime (allowed {TOLERANCE:.0e}); the bundle was not written"
         )
 
 

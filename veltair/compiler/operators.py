@@ -284,13 +284,14 @@ def reduce(low: Lowering, index: int, node: Node) -> Group | None:
     if (
         graph.dtypes[x] != "float32"
         or where != list(range(where[0], where[-1] + 1))
-        or node.attrs.get("noop_with_empty_axes")
-        and not axes
+        or (node.attrs.get("noop_with_empty_axes") and not axes)
     ):
         return None
     block = low.block_of.get(x, 0)
     if block and where == list(range(2, len(shape))) and op in ("mean", "max"):
-        return _pool(low, index, node, op, None, False)
+        pooled = _pool(low, index, node, op, None, False)
+        if pooled is not None:
+            return pooled
     outer, length, inner = (
         elements(shape[: where[0]]),
         elements(shape[where[0] : where[-1] + 1]),

@@ -183,10 +183,8 @@ def _find_layer_norms(graph: Graph) -> None:
             or mean.inputs[0] != centred.inputs[0]
             or square.inputs[0] != centred.outputs[0]
             or not (
-                square.op == "Pow"
-                and graph.scalar(square.inputs[1]) == 2.0
-                or square.op == "Mul"
-                and len(set(square.inputs)) == 1
+                (square.op == "Pow" and graph.scalar(square.inputs[1]) == 2.0)
+                or (square.op == "Mul" and len(set(square.inputs)) == 1)
             )
             or graph.shapes[centred.inputs[0]] != graph.shapes[node.outputs[0]]
             or any(c.size != length or c.shape[-1:] != (length,) for c in (gamma, beta))

@@ -126,7 +126,7 @@ def _size(shape: Shape) -> int:
 def _pad(k: Conv, x: Any, columns: int) -> Any:
     """Zeros around the data, enough for `columns` output columns; the data itself where none are needed."""
     top, left, bottom, right = k.window.pads
-    (kh, kw), (_, sw), (_, dw) = k.window.kernel, k.window.strides, k.window.dilations
+    (_, kw), (_, sw), (_, dw) = k.window.kernel, k.window.strides, k.window.dilations
     right = max(right, (columns - 1) * sw + (kw - 1) * dw + 1 - k.w - left)
     if not (top or left or bottom or right):
         return x

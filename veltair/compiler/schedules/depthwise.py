@@ -47,7 +47,7 @@ class Depthwise(Kernel):
 
     def candidates(self) -> list[dict[str, int]]:
         _, _, oh, ow, _ = self.output
-        tiles = [d for d in reversed(divisors(ow, 20))][:3]
+        tiles = divisors(ow, 20)[::-1][:3]
         bands = sorted({*divisors(oh, 28)[-2:], *(d for d in divisors(oh, 28) if d in (4, 5, 7, 8))}, reverse=True)
         return [{"ow": t, "hb": hb} for t in tiles for hb in bands][:10]
 
