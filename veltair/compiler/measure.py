@@ -24,6 +24,7 @@ WARMUP, REPEATS = 2, 12
 ATTEMPTS = 3
 QUIET_SPREAD = 0.25  # a quiet machine stays under a tenth
 SCALES_AT_LEAST = 0.9  # time on all cores over time on one; no model with any parallel kernel stays above
+WORTH_SHARING_US = 1000  # smaller models may well gain nothing from a second core
 DEFAULT_BANDWIDTH = 20_000.0  # bytes per us: where a single core leaves no room for an antagonist
 LEVELS = (0.0, 0.5, 1.0)  # of the bandwidth the antagonist reaches alone
 
@@ -55,7 +56,11 @@ def measure(program: Program, inputs: Mapping[str, Any], cores: Sequence[int], d
 
 def _disturbed(measured: Measured) -> bool:
     widest = max(measured.latency_us[0][0])
-    slow = widest > 1 and _whole_us(measured, widest) > SCALES_AT_LEAST * _whole_us(measured, 1)
+    slow = (
+        widest > 1
+        and _whole_us(measured, 1) > WORTH_SHARING_US
+        and _whole_us(measured, widest) > SCALES_AT_LEAST * _whole_us(measured, 1)
+    )
     return slow or measured.spread > QUIET_SPREAD
 
 
