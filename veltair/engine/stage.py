@@ -23,6 +23,7 @@ from veltair.observe import records
 from veltair.wire.frames import Array, Buffer, frames_of
 from veltair.wire.messages import Failure, Infer, InferReply, encode
 
+RETURN_US = 700  # from the last kernel's end to the client's hands on a busy machine: part of what the deadline must cover
 SHORT_US = 150  # about two hand-overs between threads: a unit predicted to be shorter runs where its request arrived
 
 
@@ -50,6 +51,7 @@ class Task:
 
     flight: Flight
     dispatch: Dispatch
+    decided_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ class Stage:
                 TenantId(infer.tenant),
                 ModelName(infer.model),
                 now_us,
-                now_us + checked.budget_us,
+                now_us + checked.budget_us - min(RETURN_US, checked.budget_us // 10),
             )
             names = [""] * len(checked.program.bundle.manifest.blocks)
             self._flights[request.id] = Flight(request, client, infer.request_id, checked.program, checked.inputs, names)
@@ -168,7 +170,7 @@ class Stage:
     def _work(self, lane: Lane[Task], task: Task, hands: ThisThread | None = None) -> Task | None:
         flight, dispatch = task.flight, task.dispatch
         (hands or lane).take_cores(dispatch.lease.cores)
-        event, record = self._run(flight, dispatch)
+        event, record = self._run(flight, dispatch, task.decided_us)
         with self._lock:
             flight.running = False
             self._log(record)
@@ -178,7 +180,7 @@ class Stage:
         self._do(deeds)
         return deeds.mine
 
-    def _run(self, flight: Flight, dispatch: Dispatch) -> tuple[UnitFinished | UnitFailed, records.Finished]:
+    def _run(self, flight: Flight, dispatch: Dispatch, decided_us: int) -> tuple[UnitFinished | UnitFailed, records.Finished]:
         lease, program = dispatch.lease.id, flight.program
         if flight.arena is None:  # not on arrival: who only waits should hold its inputs and no more
             flight.arena = program.new_arena()
@@ -188,9 +190,10 @@ class Stage:
             block_us = program.run(flight.arena, dispatch.first_block, dispatch.end_block, dispatch.variants)
         except EngineFailed as error:
             return UnitFailed(lease, str(error)), records.Finished(self._clock(), lease, flight.request.id, 0, failed=str(error))
-        measured_us = sum(block_us)
-        record = records.Finished(self._clock(), lease, flight.request.id, measured_us, block_us)
-        return UnitFinished(lease, measured_us), record
+        now_us = self._clock()
+        record = records.Finished(now_us, lease, flight.request.id, sum(block_us), block_us)
+        # What the core foretells is when a unit is over, so it learns from the whole way, hand-over included.
+        return UnitFinished(lease, now_us - decided_us), record
 
     def _decide(self, event: Event, now_us: int, lane: Lane[Task] | None = None) -> _Deeds:
         """Under the lock. `lane` is the one that calls: it becomes idle, and is the first to be given a unit."""
@@ -219,7 +222,7 @@ class Stage:
         match action:
             case Dispatch():
                 self._log(self._dispatched(action, flight, now_us))
-                return Task(flight, action)
+                return Task(flight, action, now_us)
             case Complete(_, predicted_us):
                 self._close(flight)
                 latency_us = now_us - request.arrived_us

@@ -18,6 +18,7 @@ from veltair.core.policies.protocol import Accepted, Refused, UnitPlan
 from veltair.core.state import Job, Ledger, Unit
 
 QOS_SHARE = 0.9  # of the time left, to be filled by the prediction: what else it needs comes from the margin
+PATIENCE = 0.6  # of the time from arrival to deadline, by which one that is made to wait must be done: what is foretold errs
 ALIKE = 0.75  # a newcomer this long, measured by what the other still needs, gains too little from going first
 
 
@@ -74,7 +75,8 @@ class Veltair:
         if paused is None or not paused.waits or paused is head:
             return head, "earliest deadline", [_later(j, head) for j in self._queue[1:2]]
         head_us, rest_us = _rest_us(head, ledger, now_us), _rest_us(paused, ledger, now_us)
-        if head_us > ALIKE * rest_us and now_us + rest_us + head_us <= head.request.deadline_us:
+        patient_until_us = head.request.arrived_us + PATIENCE * (head.request.deadline_us - head.request.arrived_us)
+        if head_us > ALIKE * rest_us and now_us + rest_us + head_us <= patient_until_us:
             why = f"its deadline is earlier, but it can wait for the {_ms(rest_us)} left of this one"
             return paused, "goes on", [Alternative(f"request {head.request.id}", why)]
         return head, "earliest deadline", [_later(paused, head)]
