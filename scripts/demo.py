@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 SCENARIO = ROOT / "scripts" / "scenarios" / "main.toml"
 BASE = ("ocr-det", "ocr-rec", "minilm", "magika")
 PHOTOS = "efficientnet-lite0"
-LOAD = 0.55  # of what the cores could do if every request ran alone on one: high enough that order matters
+LOAD = 0.5  # of what the cores could do if every request ran alone on one: high enough that order matters
 
 _terminal = Console(highlight=False)
 console = _terminal if _terminal.is_terminal else Console(highlight=False, width=120)  # a file has no width of its own

@@ -67,13 +67,24 @@ def test_a_request_is_not_set_aside_for_one_like_itself_that_can_wait() -> None:
     core.handle(arrived("t1", "tight", 0, 5_000), 0)
     core.handle(UnitFinished(LeaseId(1), 1_000), 1_000)
     core.handle(arrived("a", "long", 1_000, 60_000), 1_000)
-    core.handle(arrived("b", "like", 1_500, 45_000), 1_500)  # due earlier than a
+    core.handle(arrived("b", "like", 1_500, 56_000), 1_500)  # due earlier than a
     [goes_on] = core.handle(UnitFinished(LeaseId(2), 2_000), 3_000)
     assert isinstance(goes_on, Dispatch)
     assert (goes_on.request_id, goes_on.reason) == ("a", "goes on")
     assert goes_on.rejected[0] == Alternative(
         "request b", "its deadline is earlier, but it can wait for the 16.0 ms left of this one"
     )
+
+
+def test_nobody_is_made_to_wait_until_its_last_moment() -> None:
+    core = scheduler("veltair", LONG, TIGHT, model("like", [1_000] * 16), cores=1)
+    core.handle(arrived("t1", "tight", 0, 5_000), 0)
+    core.handle(UnitFinished(LeaseId(1), 1_000), 1_000)
+    core.handle(arrived("a", "long", 1_000, 60_000), 1_000)
+    core.handle(arrived("b", "like", 1_500, 45_000), 1_500)  # behind a it would be done 10 ms early: no room for error
+    [first] = core.handle(UnitFinished(LeaseId(2), 2_000), 3_000)
+    assert isinstance(first, Dispatch)
+    assert (first.request_id, first.reason) == ("b", "earliest deadline")
 
 
 def test_fine_units_are_over_once_the_tight_tenant_has_been_away_for_long() -> None:

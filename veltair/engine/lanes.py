@@ -22,11 +22,12 @@ def _config_threadpool() -> Callable[..., Any]:
 
 def set_cores(cores: tuple[int, ...]) -> None:
     """Run the calling thread and its TVM pool on exactly `cores` from now on. Costs about 6 us, so it is done per unit."""
-    os.sched_setaffinity(0, cores)  # 0 is the calling thread, not the process
     if len(cores) > 1:
         _config_threadpool()(ONE_CORE_PER_THREAD, len(cores), [str(core) for core in cores])
     else:
         _config_threadpool()(1, 1)
+    # Last, since TVM spreads the calling thread over all cores when a pool that once was wide becomes narrow.
+    os.sched_setaffinity(0, cores)  # 0 is the calling thread, not the process
 
 
 class ThisThread:
