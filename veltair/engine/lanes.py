@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 import tvm
 
@@ -31,23 +31,18 @@ def set_cores(cores: tuple[int, ...]) -> None:
 
 
 class ThisThread:
-    """The thread that receives requests, lent to a unit too short to be handed over: on one core while entered."""
+    """The thread that receives requests, lent to a unit too short to be handed over.
 
-    def __init__(self, cores: tuple[int, ...]) -> None:
-        self._all = cores
+    It stays where it runs: moving it to the leased core and back would cost more than the unit takes.
+    """
+
+    def __init__(self) -> None:
         self._alone = False
 
     def take_cores(self, cores: tuple[int, ...]) -> None:
         if not self._alone:  # a pool of one thread, once
             _config_threadpool()(1, 1)
             self._alone = True
-        os.sched_setaffinity(0, cores)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.sched_setaffinity(0, self._all)
 
 
 class Lane(threading.Thread, Generic[T]):

@@ -91,7 +91,7 @@ class Stage:
         self._by_client: dict[tuple[bytes, str], RequestId] = {}
         self._arrivals = 0
         self._gave_up = False
-        self._this_thread = ThisThread(tuple(cores))
+        self._this_thread = ThisThread()
         self._idle = [Lane(number, self._work, broken) for number, _ in enumerate(cores)]  # leases never outnumber cores
         for lane in self._idle:
             lane.start()
@@ -138,9 +138,8 @@ class Stage:
     def _run_here(self, lane: Lane[Task], task: Task) -> None:
         """Short units on the calling thread, in the name of an idle lane, which takes over as soon as one is longer."""
         following: Task | None = task
-        with self._this_thread as hands:
-            while following is not None and _is_short(following):
-                following = self._work(lane, following, hands)
+        while following is not None and _is_short(following):
+            following = self._work(lane, following, self._this_thread)
         if following is not None:
             lane.give(following)
 
