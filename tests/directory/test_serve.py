@@ -239,8 +239,9 @@ def test_tenants_have_their_own_models_and_targets(artifacts: Path, tmp_path: Pa
         ("bank", "slow", 60_000_000),
     ]
     kinds = [record["type"] for record in records]
-    assert kinds == ["arrived", "dispatched", "finished", "completed"] or kinds[0] == "arrived"
+    assert kinds[0] == "arrived"
     assert kinds[-1] == "completed"
+    assert kinds.count("dispatched") == kinds.count("finished") == len(kinds) / 2 - 1  # nothing else, whatever the units
     assert records[0]["deadline_us"] - records[0]["at_us"] == 900_000 - RETURN_US
 
 

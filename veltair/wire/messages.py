@@ -6,8 +6,6 @@ defaults, so that an older peer still decodes. Nothing here is pickled.
 
 import msgspec
 
-PROTOCOL_VERSION = 1
-
 
 class TensorHeader(msgspec.Struct, frozen=True):
     name: str
