@@ -1,6 +1,6 @@
 """Small ONNX graphs, and a way to run what they compile to without a search or a bundle."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from veltair.bundle.format import TargetSpec
 from veltair.compiler.fallback import fallback
-from veltair.compiler.line import Line, plan_memory
+from veltair.compiler.line import Call, Line, plan_memory
 from veltair.compiler.lower import Lowering
 from veltair.compiler.onnx_import import load
 from veltair.compiler.operators import HANDLERS
@@ -70,18 +70,32 @@ def line_of(path: Path, target: TargetSpec = HOST) -> Line:
     return Lowering(simplify(imported.graph), target, HANDLERS, fallback).run()
 
 
-def run_line(line: Line, inputs: Arrays, target: TargetSpec = HOST) -> dict[str, Any]:
-    """Build each kernel as its first candidate, run the line in one arena laid out by `plan_memory`; the outputs by name."""
-    kernels = {call.kernel.key: call.kernel for call in line.calls}
+def run_line(
+    line: Line,
+    inputs: Arrays,
+    target: TargetSpec = HOST,
+    *,
+    pick: Callable[[Call], Call] = lambda call: call,
+    candidate: int = 0,
+) -> dict[str, Any]:
+    """Build each kernel, run the line in one arena laid out by `plan_memory`; the outputs by name.
+
+    `pick` chooses among a call's forms, `candidate` the knobs (the last ones where there are fewer).
+    """
+    calls = [pick(call) for call in line.calls]
+    kernels = {call.kernel.key: call.kernel for call in calls}
     names = {key: f"k{number}" for number, key in enumerate(kernels)}
-    functions = {names[key]: k.build(k.candidates()[0]).with_attr("global_symbol", names[key]) for key, k in kernels.items()}
+    functions = {
+        names[key]: k.build(k.candidates()[: candidate + 1][-1]).with_attr("global_symbol", names[key])
+        for key, k in kernels.items()
+    }
     library = tvm.compile(tvm.IRModule(functions), target=tvm_target(target))
     specs, arena_bytes, weights = plan_memory(line)
     arena = _aligned(arena_bytes)
     arena[:] = 0xFF  # NaN as fp32: an arena is pooled, nothing may count on zeros
-    store = _aligned(max((offset + array.nbytes for offset, array in weights), default=64))
-    for offset, array in weights:
-        store[offset : offset + array.nbytes] = array.reshape(-1).view(np.uint8)
+    store = _aligned(max((offset + tensor.size_bytes for offset, tensor in weights), default=64))
+    for offset, tensor in weights:
+        store[offset : offset + tensor.size_bytes] = tensor.array().reshape(-1).view(np.uint8)
 
     def array_at(number: int) -> Any:
         spec = specs[number]
@@ -91,7 +105,7 @@ def run_line(line: Line, inputs: Arrays, target: TargetSpec = HOST) -> dict[str,
 
     for name, number in line.inputs.items():
         array_at(number)[...] = inputs[name]
-    for call in line.calls:
+    for call in calls:
         library[names[call.kernel.key]](*(tvm.runtime.from_dlpack(array_at(t)) for t in call.tensors))
     return {name: array_at(number).copy() for name, number in line.outputs.items()}
 

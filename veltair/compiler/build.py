@@ -34,7 +34,7 @@ from veltair.compiler.blocks import Span, choose_knobs, cut
 from veltair.compiler.fallback import fallback
 from veltair.compiler.gate import Verdict, check_inputs, made_values, run_gate
 from veltair.compiler.graph import Graph
-from veltair.compiler.line import Line, plan_memory
+from veltair.compiler.line import Line, Tensor, plan_memory
 from veltair.compiler.lower import Lowering
 from veltair.compiler.measure import REPEATS, WARMUP, Measured, measure
 from veltair.compiler.onnx_import import Imported, load
@@ -138,7 +138,7 @@ def compile_model(
         measured = measure(program, samples[0], cores, lambda i, n: on_progress("measure", i, n))
         manifest = _finish(manifest, measured, verdict, len(cores))
         report = _report(manifest, line, ranked, measured, verdict, failures, unknown, len(kernels))
-        folder = write_bundle(Path(out) / name, manifest, weights, library, report)
+        folder = write_bundle(Path(out) / name, manifest, ((o, t.array()) for o, t in weights), library, report)
     return Compiled(folder, open_bundle(folder).manifest, report)
 
 
@@ -213,7 +213,8 @@ def _draft(
     seed: int,
 ) -> tuple[Manifest, list[tuple[int, Any]]]:
     """The manifest with every latency still at 1 us, and the weights."""
-    specs, arena_bytes, weights = plan_memory(line)
+    used = {line.root(t) for c in line.calls for t in c.tensors}
+    specs, arena_bytes, weights = plan_memory(line, used)
 
     def ports(numbers: Mapping[str, int]) -> tuple[PortSpec, ...]:
         return tuple(
@@ -256,12 +257,12 @@ def _block(line: Line, span: Span, number: int, choice: Choice, symbols: Mapping
     return BlockSpec(f"{number:02d}-{label}", sum(c.kernel.flops for c in calls), span.live_bytes, tuple(variants))
 
 
-def _in_memory(folder: Path, manifest: Manifest, weights: Sequence[tuple[int, Any]]) -> Bundle:
+def _in_memory(folder: Path, manifest: Manifest, weights: Sequence[tuple[int, Tensor]]) -> Bundle:
     """The draft as a bundle that can be run; its blocks.so lies in `folder`."""
-    size = max((offset + array.nbytes for offset, array in weights), default=1)
+    size = max((offset + tensor.size_bytes for offset, tensor in weights), default=1)
     memory = np.frombuffer(mmap(-1, size), np.uint8)
-    for offset, array in weights:
-        memory[offset : offset + array.nbytes] = array.reshape(-1).view(np.uint8)
+    for offset, tensor in weights:
+        memory[offset : offset + tensor.size_bytes] = tensor.array().reshape(-1).view(np.uint8)
     return Bundle(folder, manifest, to_model(manifest), memory)
 
 

@@ -1,5 +1,6 @@
 """The straight line of kernel calls a model becomes, and the plan of its activation memory."""
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,7 +21,7 @@ class Tensor:
     dtype: str
     kind: Kind
     root: int
-    data: Array | None = None  # of weights
+    make: Callable[[], Array] | None = None  # of weights: packs the constant when its bytes are wanted
     value: str | None = None  # the graph's value it holds, if it holds one whole
     block: int = 0  # channels a register of the packed layout, 0 for plain
 
@@ -28,12 +29,25 @@ class Tensor:
     def size_bytes(self) -> int:
         return elements(self.shape) * width(self.dtype)
 
+    def array(self) -> Array:
+        """The bytes of a weight, made anew for each caller: some models hold more forms of them than memory would."""
+        assert self.make is not None, f"no weight: {self.kind} {self.shape}"
+        return np.ascontiguousarray(self.make())
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
+    """One kernel call. `others` compute the same value by another algorithm or in another precision: other kernels with
+    other weights, but the same activations read and the same tensor written."""
+
     kernel: Kernel
     tensors: tuple[int, ...]  # the last one is written
     label: str  # the operators it stands for
+    others: tuple["Call", ...] = ()
+
+    @property
+    def forms(self) -> tuple["Call", ...]:
+        return (self, *self.others)
 
     @property
     def reads(self) -> tuple[int, ...]:
@@ -60,7 +74,11 @@ class Line:
         return self.add(Tensor(shape, dtype, kind, len(self.tensors)))
 
     def weight(self, data: Array) -> int:
-        return self.add(Tensor(tuple(data.shape), str(data.dtype), "weight", len(self.tensors), np.ascontiguousarray(data)))
+        return self.packed_weight(tuple(data.shape), str(data.dtype), lambda: data)
+
+    def packed_weight(self, shape: Shape, dtype: str, make: Callable[[], Array]) -> int:
+        """A weight whose bytes `make` packs when they are wanted."""
+        return self.add(Tensor(shape, dtype, "weight", len(self.tensors), make))
 
     def view(self, number: int, shape: Shape) -> int:
         """The same bytes under another shape."""
@@ -102,8 +120,10 @@ def tensor_of_value(line: Line) -> dict[int, Tensor]:
     return found
 
 
-def plan_memory(line: Line) -> tuple[list[TensorSpec], int, list[tuple[int, Array]]]:
-    """Offsets of all tensors: specs, bytes of the arena, and (offset, array) of weights in ascending order.
+def plan_memory(line: Line, weights: Collection[int] | None = None) -> tuple[list[TensorSpec], int, list[tuple[int, Tensor]]]:
+    """Offsets of all tensors: specs, bytes of the arena, and (offset, tensor) of weights in ascending order.
+
+    `weights` are the roots of those to keep (None: all); the others get no bytes.
 
     Greedy by size: each buffer, largest first, at the lowest offset free over its whole life (Pisarchyk and Lee 2020,
     "Efficient Memory Management for Deep Neural Net Inference", section 5.2).
@@ -122,16 +142,15 @@ def plan_memory(line: Line) -> tuple[list[TensorSpec], int, list[tuple[int, Arra
                 offset = max(offset, end)
         placed.append((offset, offset + size, made, last))
         offsets[root] = offset
-    weights: list[tuple[int, Array]] = []
+    kept: list[tuple[int, Tensor]] = []
     at = 0
     for number, tensor in enumerate(line.tensors):
-        if tensor.kind == "weight" and tensor.root == number:
-            assert tensor.data is not None
+        if tensor.kind == "weight" and tensor.root == number and (weights is None or number in weights):
             offsets[number] = at
-            weights.append((at, tensor.data))
+            kept.append((at, tensor))
             at = _align(at + tensor.size_bytes)
     specs = [TensorSpec(line.tensors[t.root].kind, t.dtype, t.shape, offsets.get(t.root, 0)) for t in line.tensors]
-    return specs, max((end for _, end, _, _ in placed), default=ALIGNMENT_BYTES), weights
+    return specs, max((end for _, end, _, _ in placed), default=ALIGNMENT_BYTES), kept
 
 
 def _align(size: int) -> int:

@@ -7,7 +7,7 @@ its reader wants is moved on demand, once.
 """
 
 import heapq
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from veltair.compiler.graph import Graph, Node, Shape, elements
 from veltair.compiler.line import Call, Line
 from veltair.compiler.schedules.base import Chain, Kernel, Operand
 from veltair.compiler.schedules.move import Move
-from veltair.compiler.target import accumulators
+from veltair.compiler.target import BF16, accumulators
 
 _POLYNOMIALS = {"Sigmoid", "Tanh", "Exp", "Erf", "Gelu", "Elu", "Softplus"}
 _MAX_POLYNOMIALS = 2  # one inside the other: TVM's simplifier takes 0.1 s for two nested tanh, 30 s for three
@@ -65,6 +65,9 @@ class Group:
     ops: list[str] = field(default_factory=list)
 
 
+Form = tuple[Kernel, list[int]]
+"""Another kernel for a call, and its anchor inputs."""
+
 Handler = Callable[["Lowering", int, Node], Group | None]
 
 
@@ -74,6 +77,7 @@ class Lowering:
     def __init__(self, graph: Graph, target: TargetSpec, handlers: Mapping[str, Handler], fallback: Handler) -> None:
         self.graph = graph
         self.lanes = target.lanes
+        self.bf16 = BF16 in target.features
         self.registers = accumulators(target)
         self.line = Line()
         self.taken: set[int] = set()
@@ -274,12 +278,14 @@ class Lowering:
     def chain(self, group: Group) -> Chain:
         return Chain(group.tree, tuple(s.operand for s in group.sources), self.graph.dtypes[group.final])
 
-    def call(self, group: Group, kernel: Kernel, inputs: list[int]) -> None:
-        """Write the kernel of a group: anchor inputs, chain operands, output."""
+    def call(self, group: Group, kernel: Kernel, inputs: list[int], others: Sequence[Form] = ()) -> None:
+        """Write the kernel of a group: anchor inputs, chain operands, output. `others` have the same chain and output."""
         assert group.space is not None
         operands = [self.line.view(self.get(s.value, s.block), s.view) for s in group.sources]
         out = self.line.new(kernel.output, kernel.chain.dtype)
-        self.append(kernel, [*inputs, *operands], out, "+".join(group.ops))
+        label = "+".join(group.ops)
+        forms = tuple(Call(other, (*reads, *operands, out), label) for other, reads in others)
+        self.line.calls.append(Call(kernel, (*inputs, *operands, out), label, forms))
         self.place(group.final, out, group.space.block)
 
     def append(self, kernel: Kernel, reads: list[int], out: int, label: str) -> None:
@@ -310,9 +316,10 @@ class Lowering:
         self._convert(name, have[0], block)
         return self._placed[name, block]
 
-    def weight(self, name: str, form: str, make: Callable[[], Any]) -> int:
+    def weight(self, name: str, form: str, make: Callable[[], Any], spec: tuple[Shape, str] | None = None) -> int:
+        """The constant `name` packed as `form` says, once. With its `spec` known it is not packed before it is wanted."""
         if (name, form) not in self._weights:
-            self._weights[name, form] = self.line.weight(make())
+            self._weights[name, form] = self.line.packed_weight(*spec, make) if spec else self.line.weight(make())
         return self._weights[name, form]
 
     def _convert(self, name: str, have: int, want: int) -> None:

@@ -1,12 +1,13 @@
 """What each ONNX operator becomes. A handler returns None where it does not cover the form at hand: the fallback takes it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from veltair.compiler import layout
 from veltair.compiler.graph import Node, elements
-from veltair.compiler.lower import Group, Handler, Lowering, Source, Space
+from veltair.compiler.lower import Form, Group, Handler, Lowering, Source, Space
 from veltair.compiler.schedules.base import Chain
 from veltair.compiler.schedules.gemm import BatchedMatmul, Gemm, column_block
 from veltair.compiler.schedules.move import Move
@@ -63,7 +64,9 @@ def _gemm(low: Lowering, index: int, node: Node, weights: Any) -> Group | None:
     def write(lw: Lowering, g: Group) -> None:
         data = lw.line.view(lw.get(a), (m, k))
         if not ragged:
-            lw.call(g, with_chain(kernel, lw.chain(g)), [data, lw.weight(b, form, packed)])
+            full = with_chain(kernel, lw.chain(g))
+            others = [f for other in GEMM_FORMS for f in other(lw, full, data, b, weights)]
+            lw.call(g, full, [data, lw.weight(b, form, packed, full.inputs[1])], others)
             return
         wide = lw.line.new(kernel.output, "float32")  # the chain runs while the padding is cut off
         lw.append(kernel, [data, lw.weight(b, form, packed)], wide, "MatMul")
@@ -71,6 +74,12 @@ def _gemm(low: Lowering, index: int, node: Node, weights: Any) -> Group | None:
         lw.call(g, cut, [wide])
 
     return low.grow(low.group(index, node, space, write))
+
+
+GemmForm = Callable[[Lowering, Gemm, int, str, Any], list[Form]]
+"""(lowering, fp32 kernel with its chain, data tensor, name of the weights, weights (k, n)) -> other kernels."""
+
+GEMM_FORMS: list[GemmForm] = []
 
 
 def softmax(low: Lowering, index: int, node: Node) -> Group | None:

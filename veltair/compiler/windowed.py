@@ -1,5 +1,6 @@
 """Operators that slide a window: convolutions, transposed convolutions without overlap, and pooling."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from veltair.compiler import layout
 from veltair.compiler.graph import Node, Shape
-from veltair.compiler.lower import Group, Lowering, Source, Space
+from veltair.compiler.lower import Form, Group, Lowering, Source, Space
 from veltair.compiler.schedules.base import Chain, Operand
 from veltair.compiler.schedules.conv import Conv, Window
 from veltair.compiler.schedules.depthwise import Depthwise
@@ -88,9 +89,16 @@ def conv(low: Lowering, index: int, node: Node) -> Group | None:
     def write(lw: Lowering, g: Group) -> None:
         full = with_chain(kernel, lw.chain(g))
         data = lw.line.view(lw.get(x, block_in), full.inputs[0][0])
-        lw.call(g, full, [data, lw.weight(w, form, make)])
+        others = [f for other in CONV_FORMS for f in other(lw, full, data, w, w4)] if isinstance(full, Conv) else []
+        lw.call(g, full, [data, lw.weight(w, form, make, full.inputs[1])], others)
 
     return group
+
+
+ConvForm = Callable[[Lowering, Conv, int, str, Any], list[Form]]
+"""(lowering, direct kernel with its chain, data tensor, name of the weights, weights (co, ci, kh, kw)) -> other kernels."""
+
+CONV_FORMS: list[ConvForm] = []
 
 
 def with_chain(kernel: Any, chain: Any) -> Any:

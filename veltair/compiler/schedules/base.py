@@ -54,6 +54,8 @@ class Kernel(ABC):
     chain: Chain = field(kw_only=True, default=Chain())
 
     kind = "kernel"
+    algorithm = "direct"  # or the name of another way to the same value
+    precision = "fp32"  # of the products; "bf16" rounds what is multiplied and sums in fp32
 
     @property
     def key(self) -> str:
@@ -108,7 +110,7 @@ class Kernel(ABC):
 
 
 def width(dtype: str) -> int:
-    return {"float32": 4, "int32": 4, "int64": 8, "bool": 1, "uint8": 1, "int8": 1}[dtype]
+    return {"float32": 4, "int32": 4, "bfloat16": 2, "int64": 8, "bool": 1, "uint8": 1, "int8": 1}[dtype]
 
 
 def schedule_of(arguments: Sequence[Any]) -> Any:
