@@ -56,6 +56,8 @@ class VariantSpec(msgspec.Struct, frozen=True):
     traffic_bytes: int
     working_set_bytes: int
     gate_max_error: float  # largest |ours - reference| / max |reference| over the gate's inputs
+    precision: str = "fp32"  # of its coarsest product; "bf16" only for tenants that allow it
+    algorithm: str = "direct"  # or what else some of its convolutions use, like "winograd"
 
 
 class BlockSpec(msgspec.Struct, frozen=True):
