@@ -24,6 +24,11 @@ def test_a_file_is_read_with_units_as_people_write_them(tmp_path: Path) -> None:
         qos_ms = 60
         percentile = 0.99
         [tenants.shop.models.ocr-rec]
+        [tenants.bank]
+        precision = "bf16"
+        [tenants.bank.models.ocr-det]
+        [tenants.bank.models.ocr-rec]
+        precision = "fp32"
         """
     )
     assert load_config(path) == ServeConfig(
@@ -32,7 +37,10 @@ def test_a_file_is_read_with_units_as_people_write_them(tmp_path: Path) -> None:
         (CORE,),
         Path("decisions.jsonl"),
         3.0,
-        {"shop": {"ocr-det": ModelQos(60.0, 0.99), "ocr-rec": ModelQos()}},
+        {
+            "shop": {"ocr-det": ModelQos(60.0, 0.99), "ocr-rec": ModelQos()},
+            "bank": {"ocr-det": ModelQos(precision="bf16"), "ocr-rec": ModelQos(precision="fp32")},
+        },
     )
 
 
@@ -61,6 +69,8 @@ def test_command_line_options_go_before_the_file() -> None:
         ({"tenants": {"a": {"models": {"m": {"qos": 5}}}}}, r"unknown key 'tenants.a.models.m.qos'"),
         ({"tenants": {"a": {"models": {"m": {"percentile": 95}}}}}, "percentile = 95 must be below 1; write 0.95"),
         ({"tenants": {"a": {"models": {"m": 5}}}}, "must be a table"),
+        ({"tenants": {"a": {"precision": "fp16", "models": {"m": {}}}}}, "tenants.a.precision = 'fp16' is no precision; write"),
+        ({"tenants": {"a": {"models": {"m": {"precision": True}}}}}, "models.m.precision = True is no precision"),
     ],
 )
 def test_a_bad_value_is_named(table: dict[str, Any], complaint: str) -> None:

@@ -6,9 +6,13 @@ cores = [0, 1]                 # default: all this process may use
 log = "decisions.jsonl"        # default: none
 drain_timeout_s = 10.0
 
+[tenants.shop]
+precision = "bf16"             # of products, for all its models: reduced where that is faster; default: "fp32", exact
+
 [tenants.shop.models.ocr-det]
 qos_ms = 60                    # default: what the model was compiled for
 percentile = 0.95
+precision = "fp32"             # default: the tenant's
 """
 
 import dataclasses
@@ -19,10 +23,11 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
+from veltair.core.values import PRECISIONS, Precision
 from veltair.errors import ConfigError
 
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:7400"  # loopback: a server that others can reach must be asked for
@@ -31,10 +36,11 @@ DEFAULT_QOS_MS = 1000.0  # for a model compiled without --qos and not configured
 
 @dataclass(frozen=True, slots=True)
 class ModelQos:
-    """None: what the model was compiled for."""
+    """None: what the model was compiled for. `precision` is the coarsest that the tenant permits."""
 
     qos_ms: float | None = None
     percentile: float | None = None
+    precision: Precision = "fp32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,7 @@ class TenantQos(msgspec.Struct, frozen=True):
     model: str
     qos_us: int
     percentile: float
+    precision: Precision = "fp32"  # the coarsest it permits
 
 
 class EngineSettings(msgspec.Struct, frozen=True):
@@ -158,14 +165,21 @@ def _percentile(key: str, value: Any) -> float:
     return share
 
 
+def _precision(key: str, value: Any) -> Precision:
+    if value not in PRECISIONS:
+        raise ConfigError(f"{key} = {value!r} is no precision; write one of: {', '.join(map(repr, PRECISIONS))}")
+    return cast(Precision, value)
+
+
 def _tenants(key: str, value: Any) -> dict[str, dict[str, ModelQos]]:
     tenants = {}
     for tenant, table in _table(key, value).items():
-        models = _parsed(f"{key}.{tenant}.", _table(f"{key}.{tenant}", table), {"models": _table}).get("models", {})
+        settings = _parsed(f"{key}.{tenant}.", _table(f"{key}.{tenant}", table), {"models": _table, "precision": _precision})
+        models = settings.pop("models", {})
         if not models:
             raise ConfigError(f"tenant {tenant!r} has no models; add a [{key}.{tenant}.models.MODEL] table")
         tenants[tenant] = {
-            model: ModelQos(**_parsed(f"{key}.{tenant}.models.{model}.", _table(model, qos), _QOS_PARSERS))
+            model: ModelQos(**settings | _parsed(f"{key}.{tenant}.models.{model}.", _table(model, qos), _QOS_PARSERS))
             for model, qos in models.items()
         }
     if not tenants:
@@ -179,7 +193,7 @@ def _table(key: str, value: Any) -> dict[str, Any]:
     return value
 
 
-_QOS_PARSERS = {"qos_ms": _positive, "percentile": _percentile}
+_QOS_PARSERS: dict[str, Callable[[str, Any], Any]] = {"qos_ms": _positive, "percentile": _percentile, "precision": _precision}
 _PARSERS: dict[str, Callable[[str, Any], Any]] = {
     "endpoint": _endpoint,
     "policy": _name,

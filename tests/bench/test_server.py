@@ -16,7 +16,7 @@ def test_the_servers_configuration_promises_what_the_scenario_asks_for(tmp_path:
     tenants = (
         TenantLoad("ads", "tiny", 5.0, 12.5),
         TenantLoad("ads", "large", 1.0, 80),
-        TenantLoad(ODD_NAME, "tiny", 5.0, 9, 0.99),
+        TenantLoad(ODD_NAME, "tiny", 5.0, 9, 0.99, precision="bf16"),
     )
     path = tmp_path / "server.toml"
     path.write_text(config_text(Scenario("mixed", 10.0, tenants), "tcp://127.0.0.1:7399"))
@@ -24,7 +24,7 @@ def test_the_servers_configuration_promises_what_the_scenario_asks_for(tmp_path:
     assert config.endpoint == "tcp://127.0.0.1:7399"
     assert config.tenants == {
         "ads": {"tiny": ModelQos(12.5, 0.95), "large": ModelQos(80.0, 0.95)},
-        ODD_NAME: {"tiny": ModelQos(9.0, 0.99)},
+        ODD_NAME: {"tiny": ModelQos(9.0, 0.99, "bf16")},
     }
 
 

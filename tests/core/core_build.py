@@ -13,6 +13,7 @@ from veltair.core.values import (
     Machine,
     Model,
     ModelName,
+    Precision,
     Request,
     RequestId,
     TenantId,
@@ -24,8 +25,13 @@ def machine(cores: int = 2) -> Machine:
     return Machine(tuple(CoreId(i) for i in range(cores)), bandwidth_bytes_per_us=10_000.0)
 
 
-def variant(rows: dict[int, tuple[int, ...]], traffic_bytes: int = 0, levels: tuple[float, ...] = (0.0,)) -> Variant:
-    return Variant("v", LatencyTable(levels, rows), Footprint(traffic_bytes, 0))
+def variant(
+    rows: dict[int, tuple[int, ...]],
+    traffic_bytes: int = 0,
+    levels: tuple[float, ...] = (0.0,),
+    precision: Precision = "fp32",
+) -> Variant:
+    return Variant("v", LatencyTable(levels, rows), Footprint(traffic_bytes, 0), precision)
 
 
 def model(name: str, blocks_us: Sequence[int], two_cores_us: Sequence[int] | None = None) -> Model:
@@ -35,8 +41,8 @@ def model(name: str, blocks_us: Sequence[int], two_cores_us: Sequence[int] | Non
     return Model(ModelName(name), tuple(LayerBlock(f"{name}.{i}", (variant(row),)) for i, row in enumerate(rows)))
 
 
-def arrived(id_: str, model_name: str, at_us: int, qos_us: int, tenant: str = "") -> RequestArrived:
-    request = Request(RequestId(id_), TenantId(tenant or model_name), ModelName(model_name), at_us, at_us + qos_us)
+def arrived(id_: str, model_name: str, at_us: int, qos_us: int, tenant: str = "", permits: Precision = "fp32") -> RequestArrived:
+    request = Request(RequestId(id_), TenantId(tenant or model_name), ModelName(model_name), at_us, at_us + qos_us, permits)
     return RequestArrived(request)
 
 

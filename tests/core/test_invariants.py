@@ -22,7 +22,7 @@ from veltair.core.events import (
 )
 from veltair.core.policies import POLICIES, make_policy
 from veltair.core.scheduler import Scheduler
-from veltair.core.values import CoreId, LayerBlock, LeaseId, Machine, Model, ModelName, Request, RequestId, TenantId
+from veltair.core.values import CoreId, LayerBlock, LeaseId, Machine, Model, ModelName, Precision, Request, RequestId, TenantId
 from veltair.simulate.virtual import Step, as_measured, play
 
 TWO_FACED = LayerBlock(
@@ -30,6 +30,7 @@ TWO_FACED = LayerBlock(
     (
         variant({1: (2_000, 5_000), 2: (1_200, 4_000)}, traffic_bytes=12_000_000, levels=(0.0, 1.0)),
         variant({1: (2_500, 3_000), 2: (1_500, 1_900), 4: (1_600, 2_000)}, traffic_bytes=100, levels=(0.0, 1.0)),
+        variant({1: (900, 1_000), 3: (500, 600)}, traffic_bytes=50, levels=(0.0, 1.0), precision="bf16"),
     ),
 )
 MODELS = (
@@ -46,6 +47,8 @@ class Judge:
 
     def __init__(self, core: Scheduler, cores: int) -> None:
         self.core, self.all_cores = core, set(range(cores))
+        self.asked: dict[RequestId, Request] = {}
+        self.models = {m.name: m for m in MODELS}
         self.leases: dict[LeaseId, Dispatch] = {}
         self.blocks_done: dict[RequestId, int] = {}
         self.accepted: set[RequestId] = set()
@@ -53,6 +56,8 @@ class Judge:
 
     def __call__(self, step: Step) -> None:
         event = step.event
+        if isinstance(event, RequestArrived):
+            self.asked[event.request.id] = event.request
         if isinstance(event, UnitFinished | UnitFailed):
             del self.leases[event.lease_id]
         for action in step.actions:
@@ -63,6 +68,7 @@ class Judge:
                     assert action.first_block < action.end_block
                     assert len(action.variants) == action.end_block - action.first_block
                     assert action.predicted_us > 0
+                    self.is_permitted(action)
                     assert 0.0 <= action.pressure <= 1.0
                     assert all(d.request_id != action.request_id for d in self.leases.values()), "two units of one request"
                     self.leases[action.lease.id] = action
@@ -82,6 +88,12 @@ class Judge:
         assert self.core.waiting == 0 or self.core.idle_cores == 0, "a core idles while a request waits"
         assert self.core.running == len(self.leases)
 
+    def is_permitted(self, action: Dispatch) -> None:
+        request = self.asked[action.request_id]
+        blocks = self.models[request.model].blocks[action.first_block : action.end_block]
+        for block, number in zip(blocks, action.variants, strict=True):
+            assert block.variants[number].precision in ("fp32", request.precision), "coarser than its tenant permits"
+
 
 names = st.sampled_from(NAMES)
 at_us = st.integers(0, 60_000)
@@ -91,13 +103,15 @@ stray_events = st.one_of(
     st.builds(ModelUnloaded, names),
     st.builds(ModelLoaded, st.sampled_from(MODELS)),
 )
+permissions: dict[str, Precision] = {"x": "fp32", "y": "bf16", "z": "fp32"}  # of the tenants
 arrivals = st.lists(st.tuples(at_us, names, st.integers(-2_000, 60_000), st.sampled_from("xyz")), max_size=30)
 
 
 def timeline(asked: list[tuple[int, ModelName, int, str]], strays: list[tuple[int, Event]]) -> list[tuple[int, Event]]:
     facts: list[tuple[int, Event]] = [(0, ModelLoaded(m)) for m in MODELS]
     for i, (at, name, qos_us, tenant) in enumerate(asked):
-        facts.append((at, RequestArrived(Request(RequestId(f"r{i}"), TenantId(tenant), name, at, at + qos_us))))
+        request = Request(RequestId(f"r{i}"), TenantId(tenant), name, at, at + qos_us, permissions[tenant])
+        facts.append((at, RequestArrived(request)))
     return facts + strays
 
 

@@ -16,7 +16,7 @@ from veltair.wire.messages import Infer
 
 TINY = cast(Program, SimpleNamespace(bundle=SimpleNamespace(manifest=tiny_manifest())))
 INTAKE = Intake(
-    {"tiny": TINY, "secret": TINY}, [TenantQos("shop", "tiny", 5_000, 0.95), TenantQos("bank", "secret", 5_000, 0.95)]
+    {"tiny": TINY, "secret": TINY}, [TenantQos("shop", "tiny", 5_000, 0.95), TenantQos("bank", "secret", 5_000, 0.95, "bf16")]
 )
 
 
@@ -33,6 +33,11 @@ def test_a_good_request_passes_with_its_tensors_and_its_tenants_qos_as_budget() 
     assert checked.program is TINY
     for name, tensor in inputs.items():
         np.testing.assert_array_equal(checked.inputs[name], tensor)
+
+
+def test_a_request_may_run_in_the_precision_that_its_tenant_was_promised() -> None:
+    assert INTAKE.check(*infer(tiny_inputs())).precision == "fp32"
+    assert INTAKE.check(*infer(tiny_inputs(), tenant="bank", model="secret")).precision == "bf16"
 
 
 def test_a_deadline_of_its_own_goes_before_the_qos() -> None:

@@ -10,13 +10,14 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from veltair.core.values import Precision
 from veltair.errors import ConfigError
 
 BURST_REQUESTS = 8  # a page of a document, a batch of uploads: what one user action sends at once
 
 _EXAMPLE = (
     '[[tenant]] with name = "search", model = "minilm", rate_per_s = 20, qos_ms = 50 '
-    '(and, if not the defaults, percentile = 0.95, arrivals = "poisson")'
+    '(and, if not the defaults, percentile = 0.95, arrivals = "poisson", precision = "fp32")'
 )
 
 
@@ -27,6 +28,7 @@ class TenantLoad(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     qos_ms: float
     percentile: float = 0.95
     arrivals: Literal["poisson", "uniform", "burst"] = "poisson"
+    precision: Precision = "fp32"  # the coarsest it permits
 
     def __post_init__(self) -> None:
         if not self.name or not self.model:

@@ -28,6 +28,7 @@ def config_text(scenario: Scenario, endpoint: str) -> str:
             f"[tenants.{_quoted(tenant.name)}.models.{_quoted(tenant.model)}]",
             f"qos_ms = {float(tenant.qos_ms)}",
             f"percentile = {float(tenant.percentile)}",
+            f"precision = {_quoted(tenant.precision)}",
         ]
     return "\n".join(lines) + "\n"
 

@@ -14,9 +14,9 @@ import mmap
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import msgspec
 import numpy as np
@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from veltair.bundle.check import check_manifest
 from veltair.bundle.format import ALIGNMENT_BYTES, SCHEMA_VERSION, Manifest, decode_manifest, encode_manifest
-from veltair.core.values import Footprint, LatencyTable, LayerBlock, Model, ModelName, Variant
+from veltair.core.values import Footprint, LatencyTable, LayerBlock, Model, ModelName, Precision, Variant
 from veltair.errors import BundleCorrupt, BundleError, BundleMissing, BundleSchemaUnknown, BundleTargetMismatch, OutOfDisk
 
 MANIFEST, DIGEST, WEIGHTS, BLOCKS, REPORT = "manifest.json", "manifest.sha256", "weights.bin", "blocks.so", "report.json"
@@ -53,6 +53,11 @@ class Bundle:
     @property
     def blocks_so(self) -> Path:
         return self.folder / BLOCKS
+
+    def at_batch(self, batch: int) -> "Bundle":
+        """The same files seen at another batch size. Raises ValueError where the model was not compiled for it."""
+        manifest = self.manifest.at_batch(batch)
+        return replace(self, manifest=manifest, model=to_model(manifest))
 
 
 def write_bundle(folder: Path, manifest: Manifest, weights: Weights, blocks_so: Path, report: Mapping[str, Any]) -> Path:
@@ -105,7 +110,7 @@ def open_bundle(folder: Path, *, cpu_features: frozenset[str] | None = None) -> 
     weights = _map(folder / WEIGHTS)
     try:
         check_manifest(manifest, weights.nbytes)
-        model = to_model(manifest)
+        model, *_ = (to_model(manifest.at_batch(batch)) for batch in manifest.batches)
     except ValueError as error:
         raise _corrupt(folder / MANIFEST, str(error)) from error
     return Bundle(folder, manifest, model, weights)
@@ -155,6 +160,7 @@ def to_model(manifest: Manifest) -> Model:
                         variant.name,
                         LatencyTable(manifest.pressure_levels, variant.latency_us),
                         Footprint(variant.traffic_bytes, variant.working_set_bytes),
+                        cast(Precision, variant.precision),  # which Variant checks
                     )
                     for variant in block.variants
                 ),

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
-from veltair.core.values import LayerBlock, Model, ModelName
+from veltair.core.values import PRECISIONS, LayerBlock, Model, ModelName, Precision
 
 PRESSURE_STEPS = 16  # tables are linear between a handful of measured levels; a sixteenth loses under 1 % of a time
 RATIO_BOUNDS = (0.5, 3.0)  # beyond this the table is wrong, not the moment: compile again rather than learn it
@@ -37,11 +37,17 @@ LinesByCores = Sequence[tuple[int, Line]]
 
 
 class ModelCosts:
-    """The tables of one loaded model, summed on first use and kept: a prediction is then two look-ups."""
+    """The tables of one loaded model, summed on first use and kept: a prediction is then two look-ups.
 
-    def __init__(self, model: Model, most_cores: int) -> None:
+    Variants of a precision that is not permitted are as good as absent, so whatever is predicted or chosen by these tables
+    holds for the tenants of that permission. Numbers of variants are the model's own all the same.
+    """
+
+    def __init__(self, model: Model, most_cores: int, precision: Precision = "fp32") -> None:
         self.model = model
-        measured = {cores for block in model.blocks for variant in block.variants for cores in variant.table.rows_us}
+        self._permitted = [[v for v, form in enumerate(b.variants) if form.is_permitted(precision)] for b in model.blocks]
+        forms = [b.variants[v] for b, numbers in zip(model.blocks, self._permitted, strict=True) for v in numbers]
+        measured = {cores for form in forms for cores in form.table.rows_us}
         self.core_counts: Sequence[int] = sorted(cores for cores in measured if cores <= most_cores)
         self.best_us = 0  # the whole model as fast as it was ever measured
         self._fastest: dict[tuple[int, int], Line] = {}
@@ -90,13 +96,23 @@ class ModelCosts:
             us, moved = block.variants[v].table.latency_us(cores, pressure), block.variants[v].footprint.traffic_bytes
             return (moved, us, v) if gentle else (us, moved, v)
 
-        chosen = tuple(min(range(len(b.variants)), key=lambda v, b=b: rank(b, v)) for b in self.model.blocks)  # type: ignore[misc]
+        permitted = zip(self.model.blocks, self._permitted, strict=True)
+        chosen = tuple(min(numbers, key=lambda v, b=b: rank(b, v)) for b, numbers in permitted)  # type: ignore[misc]
         forms = [b.variants[v] for b, v in zip(self.model.blocks, chosen, strict=True)]
         return Line(
             variants=chosen,
             until_us=tuple(accumulate((f.table.latency_us(cores, pressure) for f in forms), initial=0)),
             until_bytes=tuple(accumulate((f.footprint.traffic_bytes for f in forms), initial=0)),
         )
+
+
+def costs_by_precision(model: Model, most_cores: int) -> dict[Precision, ModelCosts]:
+    """The tables for each permission; shared by those that permit the same variants of this model."""
+    costs = {PRECISIONS[0]: ModelCosts(model, most_cores, PRECISIONS[0])}
+    for finer, precision in pairwise(PRECISIONS):
+        offered = any(variant.precision == precision for block in model.blocks for variant in block.variants)
+        costs[precision] = ModelCosts(model, most_cores, precision) if offered else costs[finer]
+    return costs
 
 
 def _step(pressure: float) -> int:

@@ -24,6 +24,7 @@ Invariants, each proved by a property test over random events
 - An accepted request is answered by exactly one Complete or Drop, a refused one by exactly one Refuse.
 - No unit starts for a request that was answered or cancelled.
 - Work-conserving: after `handle`, no core is idle while a request waits.
+- No block runs as a variant of a coarser precision than the request's tenant permits, whatever the pressure.
 
 What the shell owes: a request id is not used again while it is under way; each lease it was given ends in exactly one
 UnitFinished or UnitFailed; calls are serialised. Cancelling what is unknown is no error, since it races with the answer.
@@ -44,7 +45,7 @@ from veltair.core.events import (
     UnitFinished,
 )
 from veltair.core.policies.protocol import Policy, Refused, UnitPlan
-from veltair.core.predict import ModelCosts
+from veltair.core.predict import costs_by_precision
 from veltair.core.state import Job, Ledger, Unit
 from veltair.core.values import LeaseId, Machine, Request, RequestId
 
@@ -95,7 +96,7 @@ class Scheduler:
         actions: list[Action] = []
         match event:
             case ModelLoaded(model):
-                self._ledger.models[model.name] = ModelCosts(model, len(self._ledger.machine.cores))
+                self._ledger.models[model.name] = costs_by_precision(model, len(self._ledger.machine.cores))
             case ModelUnloaded(name):
                 # Accepted requests were promised an answer: they keep their tables, the shell keeps the weights till then.
                 self._ledger.models.pop(name, None)
@@ -138,7 +139,7 @@ class Scheduler:
             actions.append(Refuse(request.id, "unknown_model", f"model {request.model!r} is not loaded; loaded: {loaded}"))
             return
         self._arrivals += 1
-        job = Job(request, costs, order=self._arrivals)
+        job = Job(request, costs[request.precision], order=self._arrivals)
         verdict = self._policy.admit(job, self._ledger, now_us)
         if isinstance(verdict, Refused):
             actions.append(Refuse(request.id, "deadline_unmeetable", verdict.reason, verdict.earliest_deadline_us))

@@ -6,7 +6,7 @@
 from dataclasses import dataclass, field
 
 from veltair.core.predict import ModelCosts, Residuals
-from veltair.core.values import CoreId, Lease, LeaseId, Machine, ModelName, Request, RequestId, TenantId
+from veltair.core.values import CoreId, Lease, LeaseId, Machine, ModelName, Precision, Request, RequestId, TenantId
 
 Kind = tuple[TenantId, ModelName]  # requests of one kind are alike: same service, same QoS, as a rule
 
@@ -16,7 +16,7 @@ class Job:
     """An accepted request on its way through its blocks."""
 
     request: Request
-    costs: ModelCosts  # its own: the model may be replaced or unloaded under way
+    costs: ModelCosts  # what its tenant permits, and its own: the model may be replaced or unloaded under way
     order: int  # of arrival; breaks every tie
     foretold_us: int = 0  # absolute finish predicted on arrival
     next_block: int = 0
@@ -58,7 +58,7 @@ class Unit:
 @dataclass(slots=True, eq=False)
 class Ledger:
     machine: Machine
-    models: dict[ModelName, ModelCosts] = field(default_factory=dict)
+    models: dict[ModelName, dict[Precision, ModelCosts]] = field(default_factory=dict)
     jobs: dict[RequestId, Job] = field(default_factory=dict)  # accepted, not yet answered
     units: dict[LeaseId, Unit] = field(default_factory=dict)
     residuals: Residuals = field(default_factory=Residuals)

@@ -2,13 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NewType
+from typing import Literal, NewType
 
 TenantId = NewType("TenantId", str)
 ModelName = NewType("ModelName", str)
 RequestId = NewType("RequestId", str)
 LeaseId = NewType("LeaseId", int)
 CoreId = NewType("CoreId", int)  # the operating system's number of a CPU
+
+Precision = Literal["fp32", "bf16"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
+"""Of a variant's products, from exact to coarse. A tenant permits one of them, and with it those before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +67,20 @@ class Variant:
     name: str
     table: LatencyTable
     footprint: Footprint
+    precision: Precision = "fp32"
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"variant {self.name!r} has the precision {self.precision!r}; known: {', '.join(PRECISIONS)}")
+
+    def is_permitted(self, coarsest: Precision) -> bool:
+        """Whether it may run for a tenant that permits products down to `coarsest`."""
+        return PRECISIONS.index(self.precision) <= PRECISIONS.index(coarsest)
 
 
 @dataclass(frozen=True, slots=True)
 class LayerBlock:
-    """A run of layers between two narrow cuts; the smallest thing that is scheduled."""
+    """A run of layers between two narrow cuts; the smallest thing that is scheduled. One variant at least is exact."""
 
     name: str
     variants: tuple[Variant, ...]
@@ -75,6 +88,8 @@ class LayerBlock:
     def __post_init__(self) -> None:
         if not self.variants:
             raise ValueError(f"block {self.name!r} has no variants")
+        if all(variant.precision != "fp32" for variant in self.variants):
+            raise ValueError(f"block {self.name!r} has no fp32 variant: tenants that permit no other could not run it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +109,7 @@ class Request:
     model: ModelName
     arrived_us: int
     deadline_us: int  # absolute, on the same clock as `now_us`
+    precision: Precision = "fp32"  # the coarsest that its tenant permits
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,7 +119,7 @@ def started(settings: EngineSettings, programs: dict[str, Program], now_us: int)
         )
         for name, program in programs.items()
     )
-    tenants = (records.TenantRecord(t.tenant, t.model, t.qos_us, t.percentile) for t in settings.tenants)
+    tenants = (records.TenantRecord(t.tenant, t.model, t.qos_us, t.percentile, t.precision) for t in settings.tenants)
     return records.Started(
         now_us,
         time.time(),

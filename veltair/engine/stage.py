@@ -121,6 +121,7 @@ class Stage:
                 ModelName(infer.model),
                 now_us,
                 now_us + checked.budget_us - min(RETURN_US, checked.budget_us // 10),
+                checked.precision,
             )
             names = [""] * len(checked.program.bundle.manifest.blocks)
             self._flights[request.id] = Flight(request, client, infer.request_id, checked.program, checked.inputs, names)

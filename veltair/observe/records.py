@@ -22,6 +22,7 @@ class TenantRecord(msgspec.Struct, frozen=True):
     model: str
     qos_us: int
     percentile: float
+    precision: str = "fp32"  # the coarsest it permits
 
 
 class Started(msgspec.Struct, frozen=True, tag="started"):
