@@ -92,11 +92,12 @@ def compiled(name: str, bundles: Path) -> Manifest:
             max_values=model.max_values,
             on_progress=lambda stage, done, total: bar.update(task, description=stage, completed=done, total=total),
         )
-    alone = ", ".join(f"{us[0] / 1e3:.1f} ms on {cores}" for cores, us in made.report["model_us"].items())
+    quiet = zip(made.report["points"], made.report["exact_whole_us"], strict=True)
+    alone = ", ".join(f"{us / 1e3:.1f} ms on {point['cores']}" for point, us in quiet if not point["pressure"])
     error = max(made.report["gate"]["whole_model_error"])
     console.print(
         f"{name}: compiled, {len(made.manifest.blocks)} blocks, {alone} core(s), within {error:.0e} of ONNX Runtime"
-        + (f", {made.report['searched']} kernels searched" if made.report["searched"] else "")
+        + (f", {searched} kernels searched" if (searched := made.report["search"]["searched"]) else "")
     )
     return made.manifest
 

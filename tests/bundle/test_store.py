@@ -15,7 +15,7 @@ import pytest
 from tiny import WEIGHT, WIDTH, slow_manifest, tiny_manifest
 
 from veltair.bundle import store
-from veltair.bundle.format import Manifest, TensorSpec
+from veltair.bundle.format import Manifest, TensorSpec, SCHEMA_VERSION
 from veltair.bundle.store import list_bundles, open_bundle, write_bundle
 from veltair.errors import BundleCorrupt, BundleError, BundleMissing, BundleSchemaUnknown, BundleTargetMismatch, OutOfDisk
 
@@ -64,8 +64,8 @@ def test_a_file_that_is_gone_is_named(tiny: Path, name: str) -> None:
 
 
 def test_a_future_schema_is_refused_even_if_the_rest_looks_different(tiny: Path) -> None:
-    rewrite(tiny, lambda manifest: (manifest.update(schema_version=2), manifest.pop("blocks")))
-    with pytest.raises(BundleSchemaUnknown, match="schema version 2, this veltair reads 1; upgrade veltair"):
+    rewrite(tiny, lambda manifest: (manifest.update(schema_version=SCHEMA_VERSION + 1), manifest.pop("blocks")))
+    with pytest.raises(BundleSchemaUnknown, match=r"schema version \d, this veltair reads \d; upgrade veltair"):
         open_bundle(tiny)
 
 

@@ -80,7 +80,6 @@ def test_every_variant_of_the_bundle_answers_as_onnx_runtime_does(compiled: Comp
     program = Program(bundle)
     expected = reference(MODEL, X)
     blocks = bundle.manifest.blocks
-    assert max(len(b.variants) for b in blocks) >= 2
     for variant in range(max(len(b.variants) for b in blocks)):
         arena = program.new_arena()
         program.write_inputs(arena, X)
@@ -92,11 +91,11 @@ def test_every_variant_of_the_bundle_answers_as_onnx_runtime_does(compiled: Comp
 def test_a_second_compile_searches_nothing(
     compiled: Compiled, model: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    assert compiled.report["searched"] > 0
+    assert compiled.report["search"]["searched"] > 0
     written = list(tuning(tmp_path_factory).glob("*/tiny.json"))
     assert len(written) == 1
     again = compile_model(model, out=tmp_path, tuning=tuning(tmp_path_factory))
-    assert again.report["searched"] == 0
+    assert again.report["search"]["searched"] == 0
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from veltair.compiler.blocks import choose_knobs, cut
+from veltair.compiler.blocks import cut
 from veltair.compiler.line import Call, Line, plan_memory
 from veltair.compiler.records import KEPT, Records, Timed
 from veltair.compiler.schedules.base import Chain, Operand
@@ -107,16 +107,6 @@ def test_no_cut_where_a_value_has_no_counterpart_in_the_reference() -> None:
 def test_a_cut_says_how_many_bytes_live_behind_it() -> None:
     spans = cut(line := chain_of(3, size=32), [1000.0] * 3, names(line))
     assert [s.live_bytes for s in spans] == [128, 128, 0]
-
-
-def test_each_variant_takes_the_knobs_its_purpose_asks_for() -> None:
-    kernel = Gemm(64, 64, 64, 16, 16)
-    line = Line(calls=[Call(kernel, (0, 1, 2), "MatMul")])
-    fast, wide, slow = ({"mr": 8, "ru": 4, "order": 0}, {"mr": 4, "ru": 4, "order": 0}, {"mr": 1, "ru": 4, "order": 1})
-    chosen = choose_knobs(line, {kernel.key: [Timed(fast, 10.0, 9.0), Timed(wide, 11.0, 5.0), Timed(slow, 90.0, 1.0)]})
-    assert chosen["fast"][kernel.key] == fast
-    assert chosen["wide"][kernel.key] == wide
-    assert chosen["lean"][kernel.key] != slow
 
 
 def test_records_come_back_as_they_were_written(tmp_path: Path) -> None:

@@ -25,6 +25,14 @@ def check_manifest(manifest: Manifest, weights_bytes: int) -> None:
     for name in manifest.files:
         if "/" in name or name in ("", ".", ".."):
             raise ValueError(f"file name {name!r} leaves the bundle's folder")
+    if len(set(manifest.batches)) != len(manifest.batches) or min(manifest.batches) < 1:
+        raise ValueError(f"batch sizes must be distinct and at least 1, got {manifest.batches}")
+    for batch in manifest.batches:
+        _check_form(manifest.at_batch(batch), weights_bytes)
+
+
+def _check_form(manifest: Manifest, weights_bytes: int) -> None:
+    """The tensors, ports and blocks of one batch size."""
     for number, tensor in enumerate(manifest.tensors):
         _check_tensor(number, tensor, weights_bytes if tensor.kind == "weight" else manifest.arena_bytes)
     names = [port.name for port in (*manifest.inputs, *manifest.outputs)]

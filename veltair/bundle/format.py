@@ -10,14 +10,15 @@ A bundle is a folder:
 
 A model is a straight line of kernel calls over numbered tensors. A block is a range of that line; each of its
 variants lists its own calls. Weights live at an offset of weights.bin, activations at an offset of one arena whose
-size the compiler planned, so a request in flight owns one arena and may pause between any two blocks.
+size the compiler planned, so a request in flight owns one arena and may pause between any two blocks. The same model at
+other batch sizes stands beside it with tensors, blocks and ports of its own, over the same weights.bin and blocks.so.
 """
 
 from typing import Literal
 
 import msgspec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 ALIGNMENT_BYTES = 64  # TVM refuses to wrap memory that is less aligned
 
 TensorKind = Literal["input", "output", "weight", "activation"]
@@ -52,12 +53,15 @@ class CallSpec(msgspec.Struct, frozen=True):
 class VariantSpec(msgspec.Struct, frozen=True):
     name: str
     calls: tuple[CallSpec, ...]
-    latency_us: dict[int, tuple[int, ...]]  # cores -> time at each of the manifest's pressure levels
-    traffic_bytes: int
+    latency_us: dict[int, tuple[int, ...]]  # cores -> time at each of the manifest's levels of pressure on the bandwidth
+    traffic_bytes: int  # as modelled by the schedules' loops
     working_set_bytes: int
     gate_max_error: float  # largest |ours - reference| / max |reference| over the gate's inputs
     precision: str = "fp32"  # of its coarsest product; "bf16" only for tenants that allow it
     algorithm: str = "direct"  # or what else some of its convolutions use, like "winograd"
+    tolerance: float = 1e-4  # that gate_max_error had to stay within
+    cache_latency_us: dict[int, tuple[int, ...]] = {}  # as latency_us, under pressure on the last-level cache
+    pressure: float = 0.0  # 0..1, what it puts on others as measured; 1 is what the streaming antagonist does
 
 
 class BlockSpec(msgspec.Struct, frozen=True):
@@ -92,6 +96,17 @@ class MeasureSpec(msgspec.Struct, frozen=True):
     bandwidth_bytes_per_us: float
 
 
+class Batched(msgspec.Struct, frozen=True, kw_only=True):
+    """The model at another batch size."""
+
+    batch: int
+    inputs: tuple[PortSpec, ...]
+    outputs: tuple[PortSpec, ...]
+    tensors: tuple[TensorSpec, ...]
+    arena_bytes: int
+    blocks: tuple[BlockSpec, ...]
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     schema_version: int
     name: str
@@ -107,6 +122,23 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     arena_bytes: int
     blocks: tuple[BlockSpec, ...]
     files: dict[str, str]  # file name -> sha256, for every file but the manifest's own pair
+    batch: int = 1  # of the fields above
+    batched: tuple[Batched, ...] = ()  # the other sizes
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        return (self.batch, *(other.batch for other in self.batched))
+
+    def at_batch(self, batch: int) -> "Manifest":
+        """The same bundle seen at another batch size. Raises ValueError where it was not compiled for it."""
+        if batch == self.batch:
+            return self
+        for other in self.batched:
+            if other.batch == batch:
+                fields = {name: getattr(other, name) for name in Batched.__struct_fields__}
+                return msgspec.structs.replace(self, **fields, batched=())
+        have = ", ".join(map(str, self.batches))
+        raise ValueError(f"{self.name}: not compiled for batch {batch}; it has {have} (veltair compile --batch)")
 
 
 encode_manifest = msgspec.json.Encoder().encode

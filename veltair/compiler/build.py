@@ -1,58 +1,58 @@
 """`compile_model`: a model file in, a measured and gated bundle out. The stages in order are the functions called below."""
 
-import os
-import subprocess
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
-from itertools import accumulate
-from mmap import mmap
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import psutil
-import tvm
 
-from veltair.bundle.format import (
-    SCHEMA_VERSION,
-    BlockSpec,
-    CallSpec,
-    Manifest,
-    MeasureSpec,
-    PortSpec,
-    QosSpec,
-    TargetSpec,
-    VariantSpec,
-)
+from veltair.bundle.format import SCHEMA_VERSION, Batched, Manifest, MeasureSpec, QosSpec, TargetSpec
 from veltair.bundle.store import NO_ROOM, Bundle, open_bundle, to_model, write_bundle
-from veltair.compiler.blocks import Span, choose_knobs, cut
+from veltair.compiler.assemble import (
+    Blocks,
+    Memory,
+    Setting,
+    WeightFile,
+    block_candidates,
+    block_specs,
+    build_library,
+    place,
+    ports,
+)
+from veltair.compiler.blocks import Span, cut
+from veltair.compiler.candidates import Lines, candidate_lines
 from veltair.compiler.fallback import fallback
-from veltair.compiler.gate import Verdict, check_inputs, made_values, run_gate
+from veltair.compiler.gate import Reference, Verdict, check_inputs, compared_values, made_values, run_gate
 from veltair.compiler.graph import Graph
-from veltair.compiler.line import Line, Tensor, plan_memory
+from veltair.compiler.line import Line
 from veltair.compiler.lower import Lowering
-from veltair.compiler.measure import REPEATS, WARMUP, Measured, measure
+from veltair.compiler.measure import WARMUP, Measured, measure
 from veltair.compiler.onnx_import import Imported, load
 from veltair.compiler.operators import HANDLERS
+from veltair.compiler.peaks import fma_peak_gflops, stream_bandwidth
 from veltair.compiler.records import Records, shipped_folder, user_folder
-from veltair.compiler.schedules.base import Kernel, Knobs
+from veltair.compiler.report_schema import Failed, Peaks, Search
+from veltair.compiler.reporting import Told, made_report
+from veltair.compiler.schedules.base import Kernel
 from veltair.compiler.search import search
+from veltair.compiler.select import Candidate, Selection, select
 from veltair.compiler.simplify import simplify
-from veltair.compiler.target import cpu_name, host_target, tvm_target
-from veltair.engine.program import Program, runner_source
-from veltair.errors import CompileError, OutOfDisk, ToolMissing
+from veltair.compiler.target import BF16, cpu_name, host_target
+from veltair.engine.program import Program
+from veltair.errors import CompileError, OutOfDisk
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage, what is done of it and how much there is."""
 
-ROOM_BYTES = 128 << 10  # of the scratch folder for each kernel: its object and its part of the library, both generously
-
-Choice = Mapping[str, Mapping[str, Knobs]]  # variant -> kernel key -> knobs
+PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,27 @@ class Compiled:
     folder: Path
     manifest: Manifest
     report: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Form:
+    """The model at one batch size, on its way through the stages."""
+
+    batch: int
+    imported: Imported
+    line: Line
+    samples: list[Mapping[str, Any]]
+    lines: Lines = field(default_factory=dict)
+    spans: list[Span] = field(default_factory=list)
+    blocks: Blocks = ()
+    memory: Memory | None = None
+    verdict: Verdict | None = None
+    measured: Measured | None = None
+    chosen: list[Selection] = field(default_factory=list)
+
+    @property
+    def kernels(self) -> dict[str, Kernel]:
+        return {form.kernel.key: form.kernel for call in self.line.calls for form in call.forms}
 
 
 @contextmanager
@@ -87,64 +108,112 @@ def compile_model(
     max_values: Mapping[str, int] | None = None,
     tuning: str | Path | None = None,
     seed: int = 0,
+    batches: Sequence[int] = (1,),
+    precisions: Collection[str] | None = None,
     on_progress: Progress = lambda stage, done, total: None,
 ) -> Compiled:
-    """Compile an ONNX file into the bundle `out`/`name`.
+    """Compile a model file into the bundle `out`/`name`.
 
     `inputs` fixes the shape of each dynamic input. `gate_inputs` are real inputs to compare every variant on (random ones
     where None). `max_values` bounds integer inputs (token ids). Tuning records are read from the shipped folder, the
-    user's cache and `tuning`, and written to `tuning` or else the cache. Raises CompileError and its subclasses; then no
-    bundle is written and an older one of that name stays.
+    user's cache and `tuning`, and written to `tuning` or else the cache. `batches` are the batch sizes to compile for, the
+    first is the bundle's own; `precisions` those of the variants (all that the CPU has where None; fp32 is always there).
+    Raises CompileError and its subclasses; then no bundle is written and an older one of that name stays.
     """
     path = Path(model)
     name = name or path.stem
     _check_name(name)
+    _check_choices(batches, precisions)
+    stages = _Stages(on_progress)
     target = host_target()
-    on_progress("import", 0, 1)
-    imported = load(path, {k: tuple(v) for k, v in (inputs or {}).items()})
-    graph = simplify(imported.graph)
-    lowering = Lowering(graph, target, HANDLERS, fallback)
-    line = lowering.run()
-    line.max_values.update(max_values or {})
-    samples = list(gate_inputs) if gate_inputs else [_random_inputs(graph, line, seed)]
-    check_inputs(line, samples)
-    on_progress("import", 1, 1)
-
-    folders = [shipped_folder(), user_folder(), *([Path(tuning)] if tuning else [])]
-    records = Records(target.mcpu, folders)
-    kernels = list({c.kernel.key: c.kernel for c in line.calls}.values())
-    unknown = sum(records.get(k.key) is None for k in kernels)
-    failures = search(kernels, target, records, seed, lambda i, n: on_progress("search", i, n))
-    if unknown:
-        how = {
-            "machine": _machine(), "seed": seed, "apache-tvm": version("apache-tvm"), "cores": 1, "cold_weights": True,
-        }  # fmt: skip
-        records.write(Path(tuning) if tuning else user_folder(), name, {k.key: _what(k) for k in kernels}, how)
-    ranked = {k.key: records.get(k.key) or [] for k in kernels}
-    spans = cut(line, [ranked[c.kernel.key][0].us for c in line.calls], made_values(imported.folded))
-    choice = choose_knobs(line, ranked)
-
+    allowed = set(PRECISIONS if precisions is None else precisions) & ({"fp32", "bf16"} if BF16 in target.features else {"fp32"})
     with tempfile.TemporaryDirectory(prefix="veltair-compile-") as scratch:
-        library = Path(scratch, "blocks.so")
-        on_progress("build", 0, 1)
-        symbols = _build(kernels, choice, target, library)
-        on_progress("build", 1, 1)
-        manifest, weights = _draft(name, imported, line, spans, choice, symbols, target, qos_ms, seed)
-        program = Program(_in_memory(Path(scratch), manifest, weights))
-        on_progress("gate", 0, 1)
-        verdict = run_gate(program, line, spans, imported.folded, samples)
-        on_progress("gate", 1, 1)
+        stages.start("import")
+        shapes = {k: tuple(v) for k, v in (inputs or {}).items()}
+        forms = [_lowered(path, shapes, b, target, allowed, gate_inputs, max_values or {}, seed) for b in batches]
+        kernels = {key: kernel for form in forms for key, kernel in form.kernels.items()}
+
+        stages.start("search", len(kernels))
+        records = Records(target.mcpu, [shipped_folder(), user_folder(), *([Path(tuning)] if tuning else [])])
+        unknown = sum(records.get(key) is None for key in kernels)
+        failures = search(list(kernels.values()), target, records, seed, lambda i, n: on_progress("search", i, n))
+        if unknown:
+            how = {
+                "machine": _machine(), "seed": seed, "apache-tvm": version("apache-tvm"), "cores": 1, "cold_weights": True,
+            }  # fmt: skip
+            records.write(Path(tuning) if tuning else user_folder(), name, {key: _what(k) for key, k in kernels.items()}, how)
+
+        stages.start("build")
+        for form in forms:
+            ranked = {key: records.get(key) or [] for key in form.kernels}
+            form.lines = candidate_lines(form.line, ranked, allowed)
+            quickest = [min(t.us for c in call.forms for t in ranked[c.kernel.key]) for call in form.line.calls]
+            form.spans = cut(form.line, quickest, made_values(form.imported.folded))
+            form.blocks = block_candidates(form.lines, form.spans)
+        symbols = build_library((c for form in forms for block in form.blocks for c in block), target, Path(scratch, "blocks.so"))
+        weights = WeightFile(Path(scratch, "draft.bin"))
+        for form in forms:
+            form.memory = place(form.line, form.blocks, weights)
+        memory = weights.map()
+        draft = _manifest(name, forms, symbols, target, qos_ms, seed)
+        drafted = Bundle(Path(scratch), draft, to_model(draft), memory)
+        programs = [Program(drafted.at_batch(form.batch)) for form in forms]
+
+        stages.start("gate", len(forms))
+        for number, (form, program) in enumerate(zip(forms, programs, strict=True)):
+            reference = Reference(
+                form.imported.folded, sorted(compared_values(form.line, form.spans) & made_values(form.imported.folded))
+            )
+            form.verdict = run_gate(program, form.line, form.spans, form.blocks, reference, form.samples)
+            on_progress("gate", number + 1, len(forms))
+
+        stages.start("measure", len(forms))
         cores = sorted(psutil.Process().cpu_affinity() or [0])
-        measured = measure(program, samples[0], cores, lambda i, n: on_progress("measure", i, n))
-        manifest = _finish(manifest, measured, verdict, len(cores))
-        report = _report(manifest, line, ranked, measured, verdict, failures, unknown, len(kernels))
-        folder = write_bundle(Path(out) / name, manifest, ((o, t.array()) for o, t in weights), library, report)
+        for number, (form, program) in enumerate(zip(forms, programs, strict=True)):
+            part = lambda i, n, k=number: on_progress("measure", k * n + i, n * len(forms))  # noqa: E731
+            form.measured = measure(program, form.samples[0], cores, part)
+            form.chosen = _select(form)
+
+        stages.start("write")
+        manifest, kept = _finish(draft, forms, target, len(cores), memory, Path(scratch, "kept.bin"))
+        found = _searched(kernels, unknown, failures, stages)
+        reports = [made_report(manifest, _told(form), found, _peaks(), stages.seconds(), _what) for form in forms]
+        report = {**reports[0], "batched": reports[1:]}
+        folder = write_bundle(Path(out) / name, manifest, [(0, kept)] if len(kept) else b"", Path(scratch, "blocks.so"), report)
+        on_progress("write", 1, 1)
     return Compiled(folder, open_bundle(folder).manifest, report)
+
+
+class _Stages:
+    """Tells of each stage as it starts, and how long each took."""
+
+    def __init__(self, on_progress: Progress) -> None:
+        self._on_progress = on_progress
+        self._started: dict[str, float] = {}
+
+    def start(self, stage: str, total: int = 1) -> None:
+        for before in list(self._started)[-1:]:
+            if before not in ("search", "gate", "measure"):
+                self._on_progress(before, 1, 1)
+        self._started[stage] = time.monotonic()
+        self._on_progress(stage, 0, total)
+
+    def seconds(self) -> dict[str, float]:
+        ends = [*list(self._started.values())[1:], time.monotonic()]
+        return {stage: round(end - start, 2) for (stage, start), end in zip(self._started.items(), ends, strict=True)}
 
 
 def _check_name(name: str) -> None:
     if not name or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
         raise CompileError(f"model name {name!r} cannot be a folder's; use letters, digits, '-', '_' and '.' (--name)")
+
+
+def _check_choices(batches: Sequence[int], precisions: Collection[str] | None) -> None:
+    if not batches or len(set(batches)) != len(batches) or min(batches) < 1:
+        raise CompileError(f"batch sizes {list(batches)} must be distinct and at least 1 (--batch 1,4)")
+    for precision in precisions or ():
+        if precision not in PRECISIONS:
+            raise CompileError(f"unknown precision {precision!r}; variants are made in {' and '.join(PRECISIONS)} (--precision)")
 
 
 def _machine() -> str:
@@ -154,6 +223,28 @@ def _machine() -> str:
 def _what(kernel: Kernel) -> str:
     ins = " ".join("x".join(map(str, shape)) for shape, _ in kernel.inputs)
     return f"{kernel.kind} {ins} -> {'x'.join(map(str, kernel.output))}"
+
+
+def _lowered(
+    path: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    batch: int,
+    target: TargetSpec,
+    precisions: Collection[str],
+    gate_inputs: Sequence[Mapping[str, Any]] | None,
+    max_values: Mapping[str, int],
+    seed: int,
+) -> Form:
+    imported = load(path, shapes)
+    graph = simplify(imported.graph)
+    exact = msgspec.structs.replace(target, features=tuple(f for f in target.features if f != BF16))
+    line = Lowering(graph, target if "bf16" in precisions else exact, HANDLERS, fallback).run()
+    line.max_values.update(max_values)
+    samples: list[Mapping[str, Any]] = list(gate_inputs) if gate_inputs else [_random_inputs(graph, line, seed)]
+    if gate_inputs and batch > 1:
+        samples = [_batch_of(samples, first, batch, line) for first in range(0, len(samples), batch)]
+    check_inputs(line, samples)
+    return Form(batch, imported, line, samples)
 
 
 def _random_inputs(graph: Graph, line: Line, seed: int) -> dict[str, Any]:
@@ -168,165 +259,141 @@ def _random_inputs(graph: Graph, line: Line, seed: int) -> dict[str, Any]:
     return {port: make(port) for port in line.inputs}
 
 
-def _build(kernels: Sequence[Kernel], choice: Choice, target: TargetSpec, library: Path) -> dict[tuple[str, str], str]:
-    """Compile every kernel in every setting that a variant uses, link them with the runner; (variant, key) -> symbol."""
-    symbols: dict[tuple[str, str], str] = {}
-    functions: dict[str, Any] = {}
-    for kernel in kernels:
-        settings: list[Knobs] = []
-        for variant, knobs_of in choice.items():
-            knobs = knobs_of[kernel.key]
-            if knobs not in settings:
-                settings.append(knobs)
-                symbol = f"{kernel.key.replace('-', '_')}_{len(settings) - 1}"
-                functions[symbol] = kernel.build(knobs).with_attr("global_symbol", symbol)
-            symbols[variant, kernel.key] = f"{kernel.key.replace('-', '_')}_{settings.index(knobs)}"
-    _reserve(library.with_name("room"), ROOM_BYTES * (4 + len(functions)))
-    runner = library.with_name("runner.o")
-    command = ["c++", "-x", "c", "-O2", "-fPIC", "-c", str(runner_source()), "-o", str(runner)]
-    try:
-        subprocess.run(command, check=True, capture_output=True, text=True)
-    except FileNotFoundError as error:
-        raise ToolMissing("no C++ compiler: `c++` is not on PATH; install one (Debian: apt-get install g++)") from error
-    except subprocess.CalledProcessError as error:
-        raise CompileError(f"the C++ compiler failed on the runner: {error.stderr.strip()}") from error
-    tvm.compile(tvm.IRModule(functions), target=tvm_target(target)).export_library(str(library), addons=[str(runner)])
-    return symbols
+def _batch_of(samples: Sequence[Mapping[str, Any]], first: int, batch: int, line: Line) -> dict[str, Any]:
+    """`batch` of the samples from `first` on, around the end, as one input."""
+    taken = [samples[(first + i) % len(samples)] for i in range(batch)]
+    whole = {}
+    for name in taken[0]:
+        one = np.asarray(taken[0][name])
+        port = line.inputs.get(name)
+        same = port is not None and line.tensors[port].shape == one.shape  # an input that has no batch
+        whole[name] = one if same else np.concatenate([np.asarray(sample[name]) for sample in taken])
+    return whole
 
 
-def _reserve(path: Path, size_bytes: int) -> None:
-    """Raises OSError where the disk lacks the room: LLVM ends the whole process when it meets a full one."""
-    with path.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, size_bytes)
-    path.unlink()
+def _manifest(
+    name: str, forms: Sequence[Form], symbols: Mapping[Setting, str], target: TargetSpec, qos_ms: float | None, seed: int
+) -> Manifest:
+    """With every candidate as a variant and every latency still at 1 us."""
 
+    def fields(form: Form) -> dict[str, Any]:
+        assert form.memory is not None
+        return {
+            "batch": form.batch,
+            "inputs": ports(form.line, form.line.inputs),
+            "outputs": ports(form.line, form.line.outputs),
+            "tensors": form.memory.tensors,
+            "arena_bytes": form.memory.arena_bytes,
+            "blocks": block_specs(form.spans, form.blocks, symbols),
+        }
 
-def _draft(
-    name: str,
-    imported: Imported,
-    line: Line,
-    spans: Sequence[Span],
-    choice: Choice,
-    symbols: Mapping[tuple[str, str], str],
-    target: TargetSpec,
-    qos_ms: float | None,
-    seed: int,
-) -> tuple[Manifest, list[tuple[int, Any]]]:
-    """The manifest with every latency still at 1 us, and the weights."""
-    used = {line.root(t) for c in line.calls for t in c.tensors}
-    specs, arena_bytes, weights = plan_memory(line, used)
-
-    def ports(numbers: Mapping[str, int]) -> tuple[PortSpec, ...]:
-        return tuple(
-            PortSpec(port, t, line.tensors[t].dtype, line.tensors[t].shape, line.max_values.get(port))
-            for port, t in numbers.items()
-        )
-
-    blocks = tuple(_block(line, span, number, choice, symbols) for number, span in enumerate(spans))
-    manifest = Manifest(
+    return Manifest(
         schema_version=SCHEMA_VERSION,
         name=name,
-        source=imported.source,
+        source=forms[0].imported.source,
         qos=QosSpec(qos_ms) if qos_ms else None,
         target=target,
         tools={p: version(p) for p in ("apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "numpy", "veltair")},
-        measured=MeasureSpec(_machine(), 1, WARMUP, REPEATS, seed, 20_000.0),
+        measured=MeasureSpec(_machine(), 1, WARMUP, 0, seed, 20_000.0),
         pressure_levels=(0.0,),
-        inputs=ports(line.inputs),
-        outputs=ports(line.outputs),
-        tensors=tuple(specs),
-        arena_bytes=arena_bytes,
-        blocks=blocks,
         files={},
+        batched=tuple(Batched(**fields(form)) for form in forms[1:]),
+        **fields(forms[0]),
     )
-    return manifest, weights
 
 
-def _block(line: Line, span: Span, number: int, choice: Choice, symbols: Mapping[tuple[str, str], str]) -> BlockSpec:
-    calls = line.calls[span.first : span.end]
-    variants: list[VariantSpec] = []
-    for variant, knobs_of in choice.items():
-        made = tuple(CallSpec(symbols[variant, c.kernel.key], c.tensors) for c in calls)
-        if any(v.calls == made for v in variants):
-            continue  # the same code under another name is no variant
-        traffic = sum(c.kernel.traffic_bytes(knobs_of[c.kernel.key]) for c in calls)
-        working = max(c.kernel.working_set_bytes(knobs_of[c.kernel.key]) for c in calls)
-        variants.append(VariantSpec(variant, made, {1: (1,)}, traffic, working, 0.0))
-    heaviest = max(calls, key=lambda c: c.kernel.flops)
-    label = heaviest.label.split("+")[0].lower()
-    return BlockSpec(f"{number:02d}-{label}", sum(c.kernel.flops for c in calls), span.live_bytes, tuple(variants))
+def _told(form: Form) -> Told:
+    assert form.verdict is not None
+    assert form.measured is not None
+    return Told(form.batch, form.lines, form.blocks, form.verdict, form.measured, form.chosen)
 
 
-def _in_memory(folder: Path, manifest: Manifest, weights: Sequence[tuple[int, Tensor]]) -> Bundle:
-    """The draft as a bundle that can be run; its blocks.so lies in `folder`."""
-    size = max((offset + tensor.size_bytes for offset, tensor in weights), default=1)
-    memory = np.frombuffer(mmap(-1, size), np.uint8)
-    for offset, tensor in weights:
-        memory[offset : offset + tensor.size_bytes] = tensor.array().reshape(-1).view(np.uint8)
-    return Bundle(folder, manifest, to_model(manifest), memory)
+def _peaks() -> Peaks:
+    target = host_target()
+    precisions = PRECISIONS if BF16 in target.features else PRECISIONS[:1]
+    return Peaks(
+        gflops={precision: round(fma_peak_gflops(precision), 1) for precision in precisions},
+        bandwidth_bytes_per_us=round(stream_bandwidth()),
+    )
 
 
-def _finish(manifest: Manifest, measured: Measured, verdict: Verdict, cores: int) -> Manifest:
-    blocks = tuple(
-        msgspec.structs.replace(
-            block,
-            variants=tuple(
-                msgspec.structs.replace(variant, latency_us=measured.latency_us[b][v], gate_max_error=verdict.errors[b][v])
-                for v, variant in enumerate(block.variants)
-            ),
+def _searched(kernels: Mapping[str, Kernel], unknown: int, failures: Counter[str], stages: "_Stages") -> Search:
+    return Search(
+        kernels=len(kernels),
+        searched=unknown,
+        candidates=0,
+        seconds=stages.seconds()["search"],
+        restarts=0,
+        spread=0.0,
+        failed=[Failed(kernel="", knobs={}, reason=reason) for reason in failures],
+    )
+
+
+def _select(form: Form) -> list[Selection]:
+    """What each block keeps of the candidates that passed the gate."""
+    assert form.measured is not None
+    assert form.verdict is not None
+    chosen = []
+    for b, candidates in enumerate(form.blocks):
+        places = [v for v in range(len(candidates)) if (b, v) not in form.verdict.rejected]
+        found = select(
+            [
+                Candidate(candidates[v].name, form.measured.at_points(b, v), form.measured.pressure[b][v], candidates[v].exact)
+                for v in places
+            ]
         )
-        for b, block in enumerate(manifest.blocks)
+        dropped = {candidates[v].name: why for (block, v), why in form.verdict.rejected.items() if block == b}
+        chosen.append(found.moved(places, dropped))
+    return chosen
+
+
+def _finish(
+    draft: Manifest, forms: Sequence[Form], target: TargetSpec, cores: int, memory: Any, path: Path
+) -> tuple[Manifest, Any]:
+    """The manifest of the kept variants with what was measured, and their weights."""
+    weights = WeightFile(path)
+    done: list[dict[str, Any]] = []
+    for form in forms:
+        drafted = draft.at_batch(form.batch)
+        kept = [[candidates[v] for v in chosen.kept] for candidates, chosen in zip(form.blocks, form.chosen, strict=True)]
+        packed = {
+            n: memory[spec.offset : spec.offset + form.line.tensors[n].size_bytes]
+            for n, spec in enumerate(drafted.tensors)
+            if spec.kind == "weight"
+        }
+        placed = place(form.line, kept, weights, packed)
+        assert form.measured is not None
+        assert form.verdict is not None
+        blocks = tuple(
+            msgspec.structs.replace(
+                block,
+                variants=tuple(
+                    msgspec.structs.replace(
+                        block.variants[v],
+                        latency_us=form.measured.bandwidth_us[b][v],
+                        cache_latency_us=form.measured.cache_us[b][v],
+                        pressure=form.measured.pressure[b][v],
+                        gate_max_error=form.verdict.errors[b][v],
+                    )
+                    for v in chosen.kept
+                ),
+            )
+            for b, (block, chosen) in enumerate(zip(drafted.blocks, form.chosen, strict=True))
+        )
+        done.append({"tensors": placed.tensors, "arena_bytes": placed.arena_bytes, "blocks": blocks})
+    first = forms[0].measured
+    assert first is not None
+    uses_bf16 = any(v.precision == "bf16" for fields in done for block in fields["blocks"] for v in block.variants)
+    features = tuple(f for f in target.features if uses_bf16 or f != BF16)
+    how = msgspec.structs.replace(
+        draft.measured, cores=cores, repeats=first.repeats, bandwidth_bytes_per_us=first.bandwidth_bytes_per_us
     )
-    how = msgspec.structs.replace(manifest.measured, cores=cores, bandwidth_bytes_per_us=measured.bandwidth_bytes_per_us)
-    return msgspec.structs.replace(manifest, blocks=blocks, pressure_levels=measured.pressure_levels, measured=how)
-
-
-def _report(
-    manifest: Manifest,
-    line: Line,
-    ranked: Mapping[str, Any],
-    measured: Measured,
-    verdict: Verdict,
-    failures: Counter[str],
-    searched: int,
-    kernels: int,
-) -> dict[str, Any]:
-    """How the bundle came to be, for people: kernels by time, what the fallback holds, the worth of each variant."""
-    calls = [(ranked[c.kernel.key][0].us, c) for c in line.calls]
-    total = sum(us for us, _ in calls) or 1.0
-    by_kind: dict[str, float] = {}
-    for us, c in calls:
-        by_kind[c.kernel.kind] = by_kind.get(c.kernel.kind, 0.0) + us
-    widths = sorted(manifest.blocks[0].variants[0].latency_us)
-    whole = {
-        w: [
-            sum(min(v.latency_us[w][k] for v in b.variants) for b in manifest.blocks)
-            for k in range(len(manifest.pressure_levels))
-        ]
-        for w in widths
-    }
-    return {
-        "kernels": kernels,
-        "searched": searched,
-        "failed_candidates": dict(failures),
-        "share_of_time_by_kind": {kind: round(us / total, 4) for kind, us in sorted(by_kind.items(), key=lambda pair: -pair[1])},
-        "fallback_share": round(by_kind.get("fallback", 0) / total, 4),
-        "model_us": {str(w): us for w, us in whole.items()},
-        "spread": round(measured.spread, 4),
-        "gate": {
-            "inputs": verdict.inputs,
-            "worst_block_error": max(map(max, verdict.errors)),
-            "whole_model_error": verdict.whole,
-        },
-        "block_starts": list(accumulate([0, *(len(b.variants[0].calls) for b in manifest.blocks)])),
-        "slowest_kernels": [
-            {
-                "us": round(us, 1),
-                "gflops_per_s": round(c.kernel.flops / us / 1e3, 1),
-                "kind": c.kernel.kind,
-                "ops": c.label,
-                "what": _what(c.kernel),
-            }
-            for us, c in sorted(calls, key=lambda pair: -pair[0])[:12]
-        ],
-    }
+    manifest = msgspec.structs.replace(
+        draft,
+        **done[0],
+        target=msgspec.structs.replace(target, features=features),
+        measured=how,
+        pressure_levels=first.levels,
+        batched=tuple(msgspec.structs.replace(other, **fields) for other, fields in zip(draft.batched, done[1:], strict=True)),
+    )
+    return manifest, weights.map()

@@ -1,6 +1,8 @@
-"""The gate: every variant of every block computes what ONNX Runtime computes, on real inputs, or the compile fails.
+"""The gate: every variant of every block computes what ONNX Runtime computes, on real inputs, or it is not written.
 
-A block starts from the reference's values, so an error shows in the block that makes it.
+A block starts from the reference's values, so an error shows in the block that makes it. What is coarser than fp32 must
+besides give the same answers over the whole model: outputs that point the same way, and the same winner in every row that
+has a clear one (a class, the character of a time step).
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,19 +14,33 @@ import onnx
 import onnxruntime
 
 from veltair.compiler import layout
+from veltair.compiler.assemble import Blocks
 from veltair.compiler.blocks import Span
 from veltair.compiler.line import Line, Tensor, tensor_of_value
 from veltair.engine.program import Program
 from veltair.errors import CompileError, GateFailed
 
-TOLERANCE = 1e-4  # of the largest magnitude in the reference, fp32
+WHOLE = 10  # times a block's tolerance: block errors add up along a deep model
+LEAST_COSINE = 0.999  # of each output of a coarser variant with the reference, over the whole model
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     errors: list[list[float]]  # block -> variant -> worst error over all inputs and live values
-    whole: list[float]  # variant -> worst error of the model's outputs, run from end to end
+    whole: dict[str, float]  # rule -> worst error of the model's outputs, run from end to end
+    rejected: dict[tuple[int, int], str]  # block, variant -> why it must not be used
+    checks: dict[str, str]  # what was compared end to end -> what came out
     inputs: int
+
+
+@dataclass(slots=True)
+class _EndToEnd:
+    """What the outputs of one rule's line came to, over all inputs."""
+
+    error: float = 0.0
+    cosine: float = 1.0
+    rows: int = 0  # along the last axis, with a clear winner in the reference
+    same: int = 0  # of them, those with the same winner here
 
 
 class Reference:
@@ -69,57 +85,125 @@ def check_inputs(line: Line, samples: Sequence[Mapping[str, Any]]) -> None:
                 )
 
 
-def run_gate(program: Program, line: Line, spans: Sequence[Span], folded: bytes, samples: Sequence[Mapping[str, Any]]) -> Verdict:
-    """Raises GateFailed naming block, variant, value and error."""
+def compared_values(line: Line, spans: Sequence[Span]) -> set[str]:
+    """Names of the values that live behind the blocks: what the reference must be able to tell."""
+    named = tensor_of_value(line)
+    live = {root for span in spans for root in line.live_behind(span.end - 1)}
+    return {name for root in live if root in named and (name := named[root].value) is not None}
+
+
+def run_gate(
+    program: Program,
+    line: Line,
+    spans: Sequence[Span],
+    blocks: Blocks,
+    reference: Reference,
+    samples: Sequence[Mapping[str, Any]],
+) -> Verdict:
+    """Compare every variant of every block, and every rule's whole line, with the reference.
+
+    A variant that strays past its tolerance is rejected; so are all of a precision or algorithm whose whole line does. Raises
+    GateFailed naming block, variant, value and error where that leaves a block without an exact variant.
+    """
     named = tensor_of_value(line)
     lives = [line.live_behind(s.end - 1) for s in spans]
-    wanted = {name for live in lives for r in live if r in named and (name := named[r].value) is not None}
-    reference = Reference(folded, sorted(wanted & made_values(folded)))
-    blocks = program.bundle.manifest.blocks
-    errors = [[0.0] * len(b.variants) for b in blocks]
-    variants = max(len(b.variants) for b in blocks)
-    whole = [0.0] * variants
+    errors = [[0.0] * len(candidates) for candidates in blocks]
+    rejected: dict[tuple[int, int], str] = {}
+    ends = {rule: _EndToEnd() for rule in dict.fromkeys(r for block in blocks for c in block for r in c.rules)}
     arena = program.new_arena()
     try:
         for sample in samples:
             values = {**reference.run(sample), **sample}
-            for b, block in enumerate(blocks):
+            for b, candidates in enumerate(blocks):
                 before = lives[b - 1] if b else [line.root(t) for t in line.inputs.values()]
-                for v in range(len(block.variants)):
+                for v, candidate in enumerate(candidates):
                     program.write_inputs(arena, sample)
                     for root in before:
                         _write(arena, program, line, root, named[root].value, values)
                     program.run(arena, b, b + 1, (v,))
                     for root in lives[b]:
                         name = named[root].value
-                        if name in values and root not in before:
-                            error = _error(_read(arena, program, root, named[root], values[name].shape), values[name])
-                            errors[b][v] = max(errors[b][v], error)
-                            _judge(error, program, b, v, str(name))
-            for v in range(variants):
+                        if name not in values or root in before:
+                            continue
+                        error = _error(_read(arena, program, root, named[root], values[name].shape), values[name])
+                        errors[b][v] = max(errors[b][v], error)
+                        if not error <= candidate.tolerance:  # also catches NaN
+                            rejected[b, v] = (
+                                f"value {name!r} is off by {error:.1e} of its range from ONNX Runtime "
+                                f"(allowed {candidate.tolerance:.0e})"
+                            )
+            for rule, end in ends.items():
                 program.write_inputs(arena, sample)
-                program.run(arena, 0, len(blocks), tuple(min(v, len(b.variants) - 1) for b in blocks))
+                program.run(arena, 0, len(blocks), _places(blocks, rule))
                 for port in program.bundle.manifest.outputs:
-                    error = _error(arena.views[port.name], values[port.name])
-                    whole[v] = max(whole[v], error)
-                    # block errors add up along a deep model, so the whole is allowed a few of them
-                    if not error <= 10 * TOLERANCE:
-                        raise GateFailed(
-                            f"{program.name}: output {port.name!r} of variant {v} is off by {error:.1e} of its range "
-                            f"from ONNX Runtime (allowed {10 * TOLERANCE:.0e}); the bundle was not written"
-                        )
+                    _compare(end, arena.views[port.name], values[port.name], _tolerance(blocks, rule))
     finally:
         program.release(arena)
-    return Verdict(errors, whole, len(samples))
+    _reject_lines(blocks, ends, rejected)
+    _require_exact(program, blocks, rejected)
+    checks = {f"{rule}: {what}": text for rule, end in ends.items() for what, text in _described(end).items()}
+    return Verdict(errors, {rule: end.error for rule, end in ends.items()}, rejected, checks, len(samples))
 
 
-def _judge(error: float, program: Program, block: int, variant: int, value: str) -> None:
-    if not error <= TOLERANCE:  # also catches NaN
-        spec = program.bundle.manifest.blocks[block]
-        raise GateFailed(
-            f"{program.name}: block {spec.name!r}, variant {spec.variants[variant].name!r}: value {value!r} is off by "
-            f"{error:.1e} of its range from ONNX Runtime (allowed {TOLERANCE:.0e}); the bundle was not written"
-        )
+def _places(blocks: Blocks, rule: str) -> tuple[int, ...]:
+    """The rule's candidate of each block, or the first of a block that has none of that rule."""
+    return tuple(next((v for v, c in enumerate(candidates) if rule in c.rules), 0) for candidates in blocks)
+
+
+def _tolerance(blocks: Blocks, rule: str) -> float:
+    return max(block[v].tolerance for block, v in zip(blocks, _places(blocks, rule), strict=True))
+
+
+def _compare(end: _EndToEnd, ours: Any, reference: Any, tolerance: float) -> None:
+    error = _error(ours, reference)
+    end.error = error if not end.error >= error else end.error  # NaN stays
+    if reference.dtype.kind != "f" or not reference.size:
+        return
+    a, b = np.asarray(ours, np.float64).ravel(), np.asarray(reference, np.float64).ravel()
+    scale = float(np.linalg.norm(a) * np.linalg.norm(b))
+    end.cosine = min(end.cosine, float(a @ b) / scale if scale > 0 else 1.0)
+    if reference.ndim < 2 or reference.shape[-1] < 2:
+        return
+    rows, theirs = b.reshape(-1, reference.shape[-1]), a.reshape(-1, reference.shape[-1])
+    second, first = np.partition(rows, -2, axis=1)[:, -2:].T
+    clear = first - second > 2 * tolerance * np.abs(b).max(initial=0.0)
+    end.rows += int(clear.sum())
+    end.same += int((rows.argmax(1) == theirs.argmax(1))[clear].sum())
+
+
+def _reject_lines(blocks: Blocks, ends: Mapping[str, _EndToEnd], rejected: dict[tuple[int, int], str]) -> None:
+    """Where a line as a whole strays, what makes it differ from the plainest is not to be trusted in any block."""
+    for rule, end in ends.items():
+        chosen = [block[v] for block, v in zip(blocks, _places(blocks, rule), strict=True)]
+        coarse = any(not c.exact for c in chosen)
+        allowed = WHOLE * max(c.tolerance for c in chosen)
+        astray = not end.error <= allowed or (coarse and not (end.cosine >= LEAST_COSINE and end.same == end.rows))
+        if not astray:
+            continue
+        why = "; ".join(f"{what} {text}" for what, text in _described(end).items())
+        other = any(c.algorithm != "direct" for c in chosen)
+        for b, candidates in enumerate(blocks):
+            for v, candidate in enumerate(candidates):
+                guilty = not candidate.exact if coarse else candidate.algorithm != "direct" if other else rule in candidate.rules
+                if guilty:
+                    rejected.setdefault((b, v), f"the model as a whole, run as {rule!r}: {why}")
+
+
+def _described(end: _EndToEnd) -> dict[str, str]:
+    found = {"error": f"{end.error:.1e} of the range", "cosine": f"{end.cosine:.6f}"}
+    if end.rows:
+        found["top-1"] = f"same in {end.same} of {end.rows}"
+    return found
+
+
+def _require_exact(program: Program, blocks: Blocks, rejected: Mapping[tuple[int, int], str]) -> None:
+    for b, candidates in enumerate(blocks):
+        if not any(candidate.exact and (b, v) not in rejected for v, candidate in enumerate(candidates)):
+            v = next(v for v, candidate in enumerate(candidates) if candidate.exact)
+            raise GateFailed(
+                f"{program.name}: block {program.bundle.manifest.blocks[b].name!r}, variant {candidates[v].name!r}: "
+                f"{rejected[b, v]}; the bundle was not written"
+            )
 
 
 def _error(ours: Any, reference: Any) -> float:

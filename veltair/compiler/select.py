@@ -6,7 +6,7 @@ point, once for tenants that allow any precision and once for those that want fp
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 WITHIN = 0.05  # of the best candidate, at every point
@@ -37,6 +37,10 @@ class Selection:
     regret: float  # of the kept set against the best candidate, at its worst point, any precision
     exact_regret: float  # the same among exact candidates
     dropped: Mapping[str, str] = field(default_factory=dict)  # candidate -> why
+
+    def moved(self, places: Sequence[int], dropped: Mapping[str, str]) -> "Selection":
+        """The same among more candidates: what was number i is number `places[i]`, and `dropped` had not been offered."""
+        return replace(self, kept=tuple(places[i] for i in self.kept), dropped={**self.dropped, **dropped})
 
     def as_data(self) -> dict[str, Any]:
         return {

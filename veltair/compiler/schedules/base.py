@@ -56,6 +56,7 @@ class Kernel(ABC):
     kind = "kernel"
     algorithm = "direct"  # or the name of another way to the same value
     precision = "fp32"  # of the products; "bf16" rounds what is multiplied and sums in fp32
+    tolerance = 1e-4  # of the largest magnitude, what the gate allows this form to be off
 
     @property
     def key(self) -> str:

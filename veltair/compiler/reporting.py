@@ -1,0 +1,157 @@
+"""What a compile has to tell, in the form of `report_schema`: filled here, drawn elsewhere."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from veltair.bundle.format import Manifest
+from veltair.compiler.assemble import BlockCandidate, Blocks
+from veltair.compiler.candidates import Chosen, Lines
+from veltair.compiler.gate import Verdict
+from veltair.compiler.line import Call
+from veltair.compiler.measure import Measured
+from veltair.compiler.report_schema import Block, Candidate, Gate, KernelRow, Peaks, Point, Report, Search
+from veltair.compiler.schedules.base import Kernel
+from veltair.compiler.select import Selection
+
+SLOWEST = 12
+FALLBACK = "fallback"
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One batch size of the model, as the stages left it."""
+
+    batch: int
+    lines: Lines
+    blocks: Blocks
+    verdict: Verdict
+    measured: Measured
+    chosen: Sequence[Selection]
+
+
+def made_report(
+    manifest: Manifest, told: Told, search: Search, peaks: Peaks, seconds: Mapping[str, float], what: Callable[[Kernel], str]
+) -> Report:
+    """The report of one batch size; `what` describes a kernel by its shapes."""
+    points, verdict, measured = told.measured.points(), told.verdict, told.measured
+    kinds: dict[str, float] = {}
+    for chosen in _quickest(told):
+        kinds[chosen.call.kernel.kind] = kinds.get(chosen.call.kernel.kind, 0.0) + chosen.us
+    total = sum(kinds.values()) or 1.0
+    return Report(
+        model=manifest.name,
+        source=manifest.source,
+        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        machine=manifest.measured.machine,
+        target=manifest.target.mcpu,
+        cores=manifest.measured.cores,
+        seed=manifest.measured.seed,
+        warmup=manifest.measured.warmup,
+        repeats=measured.repeats,
+        tools=manifest.tools,
+        batch=told.batch,
+        precisions=sorted({v.precision for b in manifest.at_batch(told.batch).blocks for v in b.variants}, reverse=True),
+        peaks=peaks,
+        points=[
+            Point(cores=cores, resource=pressed.resource if pressed else "", pressure=pressed.level if pressed else 0.0)
+            for cores, pressed in points
+        ],
+        whole_us=_whole(told, exact=False),
+        exact_whole_us=_whole(told, exact=True),
+        spread=round(measured.spread, 4),
+        blocks=[_block(manifest, told, b) for b in range(len(told.blocks))],
+        share_of_time_by_kind={kind: round(us / total, 4) for kind, us in sorted(kinds.items(), key=lambda k: -k[1])},
+        fallback_share=round(kinds.get(FALLBACK, 0.0) / total, 4),
+        slowest_kernels=_slowest(told, peaks, total, what),
+        search=search,
+        gate=Gate(
+            inputs=verdict.inputs,
+            reference=f"ONNX Runtime {version('onnxruntime')}",
+            worst_block_error=max(verdict.errors[b][v] for b, chosen in enumerate(told.chosen) for v in chosen.kept),
+            whole_model_error=list(verdict.whole.values()),
+            checks=verdict.checks,
+        ),
+        seconds=dict(seconds),
+    )
+
+
+def _quickest(told: Told) -> Sequence[Chosen]:
+    """Each call in the exact form that is fastest on one core."""
+    return told.lines.get("fast") or told.lines["direct"]
+
+
+def _whole(told: Told, *, exact: bool) -> list[float]:
+    """At each point, the sum over blocks of the best kept variant."""
+    sums = [0.0] * len(told.measured.points())
+    for b, (candidates, chosen) in enumerate(zip(told.blocks, told.chosen, strict=True)):
+        kept = [v for v in chosen.kept if candidates[v].exact or not exact]
+        for k, us in enumerate(zip(*(told.measured.at_points(b, v) for v in kept), strict=True)):
+            sums[k] += min(us)
+    return sums
+
+
+def _block(manifest: Manifest, told: Told, b: int) -> Block:
+    spec, candidates, chosen = manifest.at_batch(told.batch).blocks[b], told.blocks[b], told.chosen[b]
+    told_of_choice = chosen.as_data()
+    return Block(
+        name=spec.name,
+        kernels=len(candidates[0].calls),
+        flops=spec.flops,
+        live_bytes=spec.live_bytes,
+        candidates=[_candidate(told, b, v, candidate, chosen) for v, candidate in enumerate(candidates)],
+        regret=told_of_choice["regret"],
+        exact_regret=told_of_choice["exact_regret"],
+    )
+
+
+def _candidate(told: Told, b: int, v: int, candidate: BlockCandidate, chosen: Selection) -> Candidate:
+    kept = v in chosen.kept
+    forms = Counter(f"{c.call.kernel.algorithm} {c.call.kernel.precision}" for c in candidate.calls)
+    made = Candidate(
+        name=candidate.name,
+        precision=candidate.precision,
+        algorithm=candidate.algorithm,
+        forms=dict(forms),
+        kept=kept,
+        why=_why_kept(candidate.name, chosen) if kept else chosen.dropped[candidate.name],
+        us=list(told.measured.at_points(b, v)),
+        traffic_bytes=candidate.traffic_bytes,
+        working_set_bytes=candidate.working_set_bytes,
+        exerts={"bandwidth": told.measured.pressure[b][v]},
+        gate_error=told.verdict.errors[b][v],
+        tolerance=candidate.tolerance,
+    )
+    if kept:
+        made["worth"] = chosen.as_data()["worth"][candidate.name]
+    return made
+
+
+def _why_kept(name: str, chosen: Selection) -> str:
+    if name in chosen.gentle:
+        return "presses least on others"
+    worth = chosen.as_data()["worth"][name]
+    return "nothing else is exact" if worth is None else f"{worth:.1%} slower at worst without it"
+
+
+def _slowest(told: Told, peaks: Peaks, total: float, what: Callable[[Kernel], str]) -> list[KernelRow]:
+    rows = sorted(_quickest(told), key=lambda c: -c.us)[:SLOWEST]
+    return [_row(c, c.call, peaks, total, what) for c in rows]
+
+
+def _row(chosen: Chosen, call: Call, peaks: Peaks, total: float, what: Callable[[Kernel], str]) -> KernelRow:
+    rate = call.kernel.flops / chosen.us / 1e3
+    return KernelRow(
+        us=round(chosen.us, 1),
+        us_wide=round(chosen.us_wide, 1),
+        gflops_per_s=round(rate, 1),
+        share_of_peak=round(rate / peaks["gflops"][call.kernel.precision], 3),
+        share_of_time=round(chosen.us / total, 4),
+        kind=call.kernel.kind,
+        algorithm=call.kernel.algorithm,
+        precision=call.kernel.precision,
+        ops=call.label,
+        what=what(call.kernel),
+    )
