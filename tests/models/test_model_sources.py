@@ -11,6 +11,7 @@ import pytest
 from veltair.errors import ToolMissing
 from veltair.models import MODELS, source
 from veltair.models.source import Carrier, Need
+from veltair.models.suite import SUITE
 
 PINS = Path(__file__).parents[2] / "constraints" / "models.txt"
 every_model = pytest.mark.parametrize("name", MODELS)
@@ -25,8 +26,11 @@ def skip_unless_complete(name: str) -> None:
         pytest.skip(f"{name} needs {missing[0].package}: {missing[0].remedy}")
 
 
-def test_five_models_are_offered_by_name() -> None:
-    assert list(MODELS) == ["ocr-det", "ocr-rec", "minilm", "efficientnet-lite0", "magika"]
+def test_five_real_models_and_the_seven_of_the_paper_are_offered_by_name() -> None:
+    real = ["ocr-det", "ocr-rec", "minilm", "efficientnet-lite0", "magika"]
+    assert list(MODELS) == [
+        *real, "resnet50", "googlenet", "efficientnet-b0", "mobilenet-v2", "ssd-resnet34", "tiny-yolov2", "bert-large",
+    ]  # fmt: skip
     assert all(source.name == name for name, source in MODELS.items())
 
 
@@ -42,7 +46,7 @@ def test_samples_fit_the_shapes_that_are_compiled_and_stay_within_bounds(name: s
             assert 0 <= sample.inputs[port].min() <= sample.inputs[port].max() < model.max_values[port]
 
 
-@every_model
+@pytest.mark.parametrize("name", [name for name in MODELS if MODELS[name] not in SUITE])
 def test_the_exported_file_has_the_inputs_that_are_promised(name: str, tmp_path: Path) -> None:
     skip_unless_complete(name)
     import onnx
