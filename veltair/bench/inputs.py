@@ -1,11 +1,12 @@
 """What the tenants of a scenario send: real samples where the model is one of veltair.models, else random tensors."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 import numpy as np
 
 from veltair.bench.scenario import Scenario
+from veltair.bundle.format import PortSpec
 from veltair.errors import UnknownModel
 from veltair.models import MODELS
 from veltair.models.source import Tensor, Tensors
@@ -22,7 +23,7 @@ def inputs_of(scenario: Scenario, served: Sequence[ModelInfo]) -> list[list[Tens
         if (info := by_name.get(tenant.model)) is None:
             names = ", ".join(sorted(by_name)) or "none"
             raise UnknownModel(f"model {tenant.model!r} of tenant {tenant.name!r} is not served; served: {names}")
-        source = _real(info, scenario.seed) or _random(info, np.random.default_rng([scenario.seed, number, 1]))
+        source = _real(info, scenario.seed) or random_inputs(info.inputs, np.random.default_rng([scenario.seed, number, 1]))
         inputs.append(list(islice(source, SAMPLES_PER_TENANT)))
     return inputs
 
@@ -43,12 +44,14 @@ def _shapes(tensors: Tensors) -> Mapping[str, tuple[str, tuple[int, ...]]]:
     return {name: (tensor.dtype.name, tensor.shape) for name, tensor in tensors.items()}
 
 
-def _random(info: ModelInfo, rng: np.random.Generator) -> Iterator[Tensors]:
+def random_inputs(ports: Iterable[PortSpec | Port], rng: np.random.Generator) -> Iterator[Tensors]:
+    """Tensors of the ports' shapes and dtypes without end, each within range of what a model may look up by it."""
+    ports = tuple(ports)
     while True:
-        yield {port.name: _tensor(port, rng) for port in info.inputs}
+        yield {port.name: _tensor(port, rng) for port in ports}
 
 
-def _tensor(port: Port, rng: np.random.Generator) -> Tensor:
+def _tensor(port: PortSpec | Port, rng: np.random.Generator) -> Tensor:
     dtype = np.dtype(port.dtype)
     if dtype.kind == "f":
         return rng.standard_normal(port.shape).astype(dtype)
