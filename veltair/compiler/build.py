@@ -2,7 +2,6 @@
 
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -39,10 +38,10 @@ from veltair.compiler.onnx_import import Imported, load
 from veltair.compiler.operators import HANDLERS
 from veltair.compiler.peaks import fma_peak_gflops, stream_bandwidth
 from veltair.compiler.records import Records, shipped_folder, user_folder
-from veltair.compiler.report_schema import Failed, Peaks, Search
+from veltair.compiler.report_schema import Peaks
 from veltair.compiler.reporting import Told, made_report
 from veltair.compiler.schedules.base import Kernel
-from veltair.compiler.search import search
+from veltair.compiler.search import describe, search
 from veltair.compiler.select import Candidate, Selection, select
 from veltair.compiler.simplify import simplify
 from veltair.compiler.target import BF16, cpu_name, host_target
@@ -110,6 +109,7 @@ def compile_model(
     seed: int = 0,
     batches: Sequence[int] = (1,),
     precisions: Collection[str] | None = None,
+    target: str | None = None,
     on_progress: Progress = lambda stage, done, total: None,
 ) -> Compiled:
     """Compile a model file into the bundle `out`/`name`.
@@ -118,6 +118,7 @@ def compile_model(
     where None). `max_values` bounds integer inputs (token ids). Tuning records are read from the shipped folder, the
     user's cache and `tuning`, and written to `tuning` or else the cache. `batches` are the batch sizes to compile for, the
     first is the bundle's own; `precisions` those of the variants (all that the CPU has where None; fp32 is always there).
+    `target` is an older CPU to compile for, by LLVM's name; this machine where None.
     Raises CompileError and its subclasses; then no bundle is written and an older one of that name stays.
     """
     path = Path(model)
@@ -125,23 +126,25 @@ def compile_model(
     _check_name(name)
     _check_choices(batches, precisions)
     stages = _Stages(on_progress)
-    target = host_target()
-    allowed = set(PRECISIONS if precisions is None else precisions) & ({"fp32", "bf16"} if BF16 in target.features else {"fp32"})
+    cpu = host_target(target)
+    allowed = set(PRECISIONS if precisions is None else precisions) & ({"fp32", "bf16"} if BF16 in cpu.features else {"fp32"})
     with tempfile.TemporaryDirectory(prefix="veltair-compile-") as scratch:
         stages.start("import")
         shapes = {k: tuple(v) for k, v in (inputs or {}).items()}
-        forms = [_lowered(path, shapes, b, target, allowed, gate_inputs, max_values or {}, seed) for b in batches]
+        forms = [_lowered(path, shapes, b, cpu, allowed, gate_inputs, max_values or {}, seed) for b in batches]
         kernels = {key: kernel for form in forms for key, kernel in form.kernels.items()}
 
         stages.start("search", len(kernels))
-        records = Records(target.mcpu, [shipped_folder(), user_folder(), *([Path(tuning)] if tuning else [])])
-        unknown = sum(records.get(key) is None for key in kernels)
-        failures = search(list(kernels.values()), target, records, seed, lambda i, n: on_progress("search", i, n))
-        if unknown:
-            how = {
-                "machine": _machine(), "seed": seed, "apache-tvm": version("apache-tvm"), "cores": 1, "cold_weights": True,
-            }  # fmt: skip
-            records.write(Path(tuning) if tuning else user_folder(), name, {key: _what(k) for key, k in kernels.items()}, how)
+        records = Records(cpu.mcpu, [shipped_folder(), user_folder(), *([Path(tuning)] if tuning else [])])
+        described = {key: describe(kernel) for key, kernel in kernels.items()}
+        found = search(
+            list(kernels.values()),
+            cpu,
+            records,
+            seed,
+            lambda i, n: on_progress("search", i, n),
+            lambda: records.write(Path(tuning) if tuning else user_folder(), name, described),
+        )
 
         stages.start("build")
         for form in forms:
@@ -150,12 +153,12 @@ def compile_model(
             quickest = [min(t.us for c in call.forms for t in ranked[c.kernel.key]) for call in form.line.calls]
             form.spans = cut(form.line, quickest, made_values(form.imported.folded))
             form.blocks = block_candidates(form.lines, form.spans)
-        symbols = build_library((c for form in forms for block in form.blocks for c in block), target, Path(scratch, "blocks.so"))
+        symbols = build_library((c for form in forms for block in form.blocks for c in block), cpu, Path(scratch, "blocks.so"))
         weights = WeightFile(Path(scratch, "draft.bin"))
         for form in forms:
             form.memory = place(form.line, form.blocks, weights)
         memory = weights.map()
-        draft = _manifest(name, forms, symbols, target, qos_ms, seed)
+        draft = _manifest(name, forms, symbols, cpu, qos_ms, seed)
         drafted = Bundle(Path(scratch), draft, to_model(draft), memory)
         programs = [Program(drafted.at_batch(form.batch)) for form in forms]
 
@@ -175,9 +178,9 @@ def compile_model(
             form.chosen = _select(form)
 
         stages.start("write")
-        manifest, kept = _finish(draft, forms, target, len(cores), memory, Path(scratch, "kept.bin"))
-        found = _searched(kernels, unknown, failures, stages)
-        reports = [made_report(manifest, _told(form), found, _peaks(), stages.seconds(), _what) for form in forms]
+        manifest, kept = _finish(draft, forms, cpu, len(cores), memory, Path(scratch, "kept.bin"))
+        peaks, seconds = _peaks(sorted(allowed)), stages.seconds()
+        reports = [made_report(manifest, _told(form), found.as_data(len(kernels)), peaks, seconds, describe) for form in forms]
         report = {**reports[0], "batched": reports[1:]}
         folder = write_bundle(Path(out) / name, manifest, [(0, kept)] if len(kept) else b"", Path(scratch, "blocks.so"), report)
         on_progress("write", 1, 1)
@@ -218,11 +221,6 @@ def _check_choices(batches: Sequence[int], precisions: Collection[str] | None) -
 
 def _machine() -> str:
     return f"{cpu_name()}, {len(psutil.Process().cpu_affinity() or [0])} cores"
-
-
-def _what(kernel: Kernel) -> str:
-    ins = " ".join("x".join(map(str, shape)) for shape, _ in kernel.inputs)
-    return f"{kernel.kind} {ins} -> {'x'.join(map(str, kernel.output))}"
 
 
 def _lowered(
@@ -308,24 +306,10 @@ def _told(form: Form) -> Told:
     return Told(form.batch, form.lines, form.blocks, form.verdict, form.measured, form.chosen)
 
 
-def _peaks() -> Peaks:
-    target = host_target()
-    precisions = PRECISIONS if BF16 in target.features else PRECISIONS[:1]
+def _peaks(precisions: Collection[str]) -> Peaks:
     return Peaks(
         gflops={precision: round(fma_peak_gflops(precision), 1) for precision in precisions},
         bandwidth_bytes_per_us=round(stream_bandwidth()),
-    )
-
-
-def _searched(kernels: Mapping[str, Kernel], unknown: int, failures: Counter[str], stages: "_Stages") -> Search:
-    return Search(
-        kernels=len(kernels),
-        searched=unknown,
-        candidates=0,
-        seconds=stages.seconds()["search"],
-        restarts=0,
-        spread=0.0,
-        failed=[Failed(kernel="", knobs={}, reason=reason) for reason in failures],
     )
 
 
