@@ -82,7 +82,9 @@ class Lowering:
         self.line = Line()
         self.taken: set[int] = set()
         self.block_of: dict[str, int] = {}  # layout in which a value is first made
+        self.makers = graph.producers()
         self._placed: dict[tuple[str, int], int] = {}
+        self._deferred: dict[str, Callable[[], None]] = {}
         self._weights: dict[tuple[str, str], int] = {}
         self._handlers, self._fallback = handlers, fallback
         self._consumers = graph.consumers()
@@ -297,11 +299,17 @@ class Lowering:
         self._placed[name, block] = number
         self.line.tensors[number].value, self.line.tensors[number].block = name, block
 
+    def defer(self, name: str, write: Callable[[], None]) -> None:
+        """Make `name` by `write` when it is first wanted: where every reader sees through an index map, it never is."""
+        self._deferred[name] = write
+
     def blocks_at(self, name: str) -> list[int]:
         return [block for value, block in self._placed if value == name]
 
     def get(self, name: str, block: int = 0) -> int:
         """The tensor of a value in a layout: a constant is packed now, anything else moved by a kernel if need be."""
+        if name in self._deferred:
+            self._deferred.pop(name)()
         if (name, block) in self._placed:
             return self._placed[name, block]
         constant = self.graph.constant(name)

@@ -6,17 +6,21 @@ from typing import Any
 import numpy as np
 
 from veltair.compiler import layout
+from veltair.compiler.attending import attention
 from veltair.compiler.graph import Node, elements
 from veltair.compiler.lower import Form, Group, Handler, Lowering, Source, Space
 from veltair.compiler.schedules.base import Chain
 from veltair.compiler.schedules.gemm import BatchedMatmul, Gemm, column_block
 from veltair.compiler.schedules.move import Move
 from veltair.compiler.schedules.rows import LayerNorm, Reduce, Softmax
+from veltair.compiler.views import slice_bounds
 from veltair.compiler.windowed import conv, conv_transpose, pool, pooled, with_chain
 
 
 def matmul(low: Lowering, index: int, node: Node) -> Group | None:
     graph = low.graph
+    if (group := attention(low, index, node)) is not None:
+        return group
     a, b = node.inputs
     shape, second, out = graph.shapes[a], graph.shapes[b], graph.shapes[node.outputs[0]]
     if graph.dtypes[a] != "float32" or len(shape) < 2 or len(second) < 2:
@@ -164,7 +168,7 @@ def reshape(low: Lowering, index: int, node: Node) -> Group:
 
     def write(lw: Lowering, _: Group) -> None:
         have = block if keeps else 0
-        lw.place(out, lw.get(x, have), have)
+        lw.defer(out, lambda: lw.place(out, lw.get(x, have), have))
 
     return Group(node, index, out, write)
 
@@ -172,10 +176,16 @@ def reshape(low: Lowering, index: int, node: Node) -> Group:
 def _moved(low: Lowering, index: int, node: Node, how: str, params: tuple[Any, ...], names: list[str]) -> Group:
     space = low.space(low.graph.shapes[node.outputs[0]])
 
-    def write(lw: Lowering, g: Group) -> None:
+    def made(lw: Lowering, g: Group) -> None:
         tensors = [lw.get(name) for name in names]
         sources = tuple((lw.line.tensors[t].shape, lw.line.tensors[t].dtype) for t in tensors)
         lw.call(g, Move(how, params, sources, space.shape, lw.lanes, chain=lw.chain(g)), tensors)
+
+    def write(lw: Lowering, g: Group) -> None:
+        if g.tree == ("acc",) and how in ("transpose", "slice"):
+            lw.defer(g.final, lambda: made(lw, g))  # a reader may see through it
+        else:
+            made(lw, g)
 
     return low.grow(low.group(index, node, space, write))
 
@@ -187,26 +197,10 @@ def transpose(low: Lowering, index: int, node: Node) -> Group:
 
 
 def slice_(low: Lowering, index: int, node: Node) -> Group | None:
-    graph = low.graph
-    shape, out = graph.shapes[node.inputs[0]], graph.shapes[node.outputs[0]]
-    if len(node.inputs) > 1:
-        parts = [graph.constant(name) if name else None for name in node.inputs[1:]]
-        if any(p is None and name for p, name in zip(parts, node.inputs[1:], strict=True)) or parts[0] is None:
-            return None
-        first = parts[0].tolist()
-        axes = parts[2].tolist() if len(parts) > 2 and parts[2] is not None else list(range(len(first)))
-        steps = parts[3].tolist() if len(parts) > 3 and parts[3] is not None else [1] * len(first)
-    else:
-        first, steps = list(node.attrs["starts"]), [1] * len(node.attrs["starts"])
-        axes = list(node.attrs.get("axes", range(len(first))))
-    starts, strides = [0] * len(shape), [1] * len(shape)
-    for axis, start, step in zip(axes, first, steps, strict=True):
-        size = shape[axis]
-        start = max(start + size, 0) if start < 0 else start
-        starts[axis], strides[axis] = min(start, size - 1) if step < 0 else min(start, size), int(step)
-    if not elements(out):
+    bounds = slice_bounds(low.graph, node)
+    if bounds is None or not elements(low.graph.shapes[node.outputs[0]]):
         return None
-    return _moved(low, index, node, "slice", (tuple(int(s) for s in starts), tuple(strides)), [node.inputs[0]])
+    return _moved(low, index, node, "slice", bounds, [node.inputs[0]])
 
 
 def split(low: Lowering, index: int, node: Node) -> Group:
@@ -215,25 +209,20 @@ def split(low: Lowering, index: int, node: Node) -> Group:
     x = node.inputs[0]
     axis = int(node.attrs.get("axis", 0)) % len(graph.shapes[x])
 
+    def part(lw: Lowering, name: str, offset: int) -> None:
+        shape, source = graph.shapes[name], lw.get(x)
+        tensor = lw.line.tensors[source]
+        starts = tuple(offset if d == axis else 0 for d in range(len(shape)))
+        params, chain = (starts, (1,) * len(shape)), Chain(dtype=tensor.dtype)
+        out = lw.line.new(shape, tensor.dtype)
+        lw.append(Move("slice", params, ((tensor.shape, tensor.dtype),), shape, lw.lanes, chain=chain), [source], out, "Split")
+        lw.place(name, out, 0)
+
     def write(lw: Lowering, _: Group) -> None:
         offset = 0
-        source = lw.get(x)
-        tensor = lw.line.tensors[source]
         for name in node.outputs:
-            shape = graph.shapes[name]
-            starts = tuple(offset if d == axis else 0 for d in range(len(shape)))
-            kernel = Move(
-                "slice",
-                (starts, (1,) * len(shape)),
-                ((tensor.shape, tensor.dtype),),
-                shape,
-                lw.lanes,
-                chain=Chain(dtype=tensor.dtype),
-            )
-            out = lw.line.new(shape, tensor.dtype)
-            lw.append(kernel, [source], out, "Split")
-            lw.place(name, out, 0)
-            offset += shape[axis]
+            lw.defer(name, lambda name=name, offset=offset: part(lw, name, offset))  # type: ignore[misc]
+            offset += graph.shapes[name][axis]
 
     return Group(node, index, node.outputs[0], write)
 

@@ -21,6 +21,7 @@ def simplify(graph: Graph) -> Graph:
         _find_layer_norms,
         _find_embeddings,
         _multiply_instead_of_dividing,
+        _scale_behind_products,
     ):
         rewrite(graph)
         graph.drop_dead()
@@ -32,11 +33,16 @@ def _normalise(graph: Graph) -> None:
     nodes: list[Node] = []
     for node in graph.nodes:
         out = node.outputs[0]
+        if node.op == "Transpose" and _moves_no_data(graph, node):
+            nodes.append(Node("Reshape", node.inputs, (out,), {}, node.name))
+            continue
         same_type = bool(node.inputs) and bool(node.inputs[0]) and graph.dtypes.get(node.inputs[0]) == graph.dtypes[out]
         if node.op in _RESHAPES or (node.op == "Cast" and same_type) or _takes_all(graph, node):
             nodes.append(Node("Reshape", node.inputs[:1], (out,), {}, node.name))
         elif node.op == "Gemm":
             nodes += _gemm(graph, node)
+        elif node.op == "Gather" and (taken := _gather_of_one(graph, node)):
+            nodes += taken
         else:
             nodes.append(node)
     graph.nodes = nodes
@@ -49,6 +55,29 @@ def _takes_all(graph: Graph, node: Node) -> bool:
         return True
     steps = graph.constant(node.inputs[4])
     return steps is not None and bool((steps == 1).all())
+
+
+def _moves_no_data(graph: Graph, node: Node) -> bool:
+    """Whether a transpose leaves all dimensions but those of one element in their order."""
+    shape = graph.shapes[node.inputs[0]]
+    perm = [int(p) for p in node.attrs.get("perm", range(len(shape) - 1, -1, -1))]
+    kept = [p for p in perm if shape[p] != 1]
+    return kept == sorted(kept)
+
+
+def _gather_of_one(graph: Graph, node: Node) -> list[Node]:
+    """One constant index along an axis is a slice."""
+    ids, shape = graph.constant(node.inputs[1]), graph.shapes[node.inputs[0]]
+    if ids is None or ids.size != 1 or graph.constant(node.inputs[0]) is not None:
+        return []
+    axis, out = int(node.attrs.get("axis", 0)) % len(shape), node.outputs[0]
+    at = int(ids.reshape(())) % shape[axis]
+    part = graph.add_value(f"{out}__slice", (*shape[:axis], 1, *shape[axis + 1 :]), graph.dtypes[out])
+    bounds = [graph.add_constant(f"{out}__bounds", np.array([value], np.int64)) for value in (at, at + 1, axis)]
+    return [
+        Node("Slice", (node.inputs[0], *bounds), (part,), {}, node.name),
+        Node("Reshape", (part,), (out,), {}, node.name),
+    ]
 
 
 def _gemm(graph: Graph, node: Node) -> list[Node]:
@@ -245,4 +274,35 @@ def _multiply_instead_of_dividing(graph: Graph) -> None:
         factor = (1.0 / graph.constants[node.inputs[1]].astype(np.float64)).astype(np.float32)
         if np.isfinite(factor).all():
             nodes[-1] = replace(node, op="Mul", inputs=(node.inputs[0], graph.add_constant(node.inputs[1], factor)))
+    graph.nodes = nodes
+
+
+def _scale_behind_products(graph: Graph) -> None:
+    """(a * c) @ b = (a @ b) * c: behind the product of two activations the factor costs nothing, before it a pass.
+
+    It is what attention needs, whose exporters scale queries, keys or both.
+    """
+    makers, uses = graph.producers(), {name: len(found) for name, found in graph.consumers().items()}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        nodes.append(node)
+        if node.op != "MatMul" or any(graph.constant(name) is not None for name in node.inputs):
+            continue
+        factor, sides = 1.0, list(node.inputs)
+        for k, name in enumerate(node.inputs):
+            scaled = makers.get(name)
+            if scaled is None or scaled.op not in ("Mul", "Div") or uses[name] != 1 or name in graph.outputs:
+                continue
+            x, by = scaled.inputs if scaled.op == "Div" or graph.scalar(scaled.inputs[1]) is not None else scaled.inputs[::-1]
+            value = graph.scalar(by)
+            if value is None or graph.shapes[x] != graph.shapes[name] or (scaled.op == "Div" and not value):
+                continue
+            factor *= value if scaled.op == "Mul" else 1.0 / value
+            sides[k] = x
+        if sides == list(node.inputs) or not np.isfinite(np.float32(factor)):
+            continue
+        out = node.outputs[0]
+        product = graph.add_value(f"{out}__unscaled", graph.shapes[out], "float32")
+        by = graph.add_constant("factor", np.asarray(factor, np.float32))
+        nodes[-1:] = [replace(node, inputs=tuple(sides), outputs=(product,)), Node("Mul", (product, by), (out,), {}, node.name)]
     graph.nodes = nodes
