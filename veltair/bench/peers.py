@@ -8,7 +8,7 @@ is confined already. OpenVINO is asked for latency, on one stream; inputs and ou
 """
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,10 +36,12 @@ class Peer:
     run: Callable[[Tensors], Tensors]
 
 
-def peers(path: Path, cores: int) -> list[Peer]:
-    """Every peer for the ONNX file `path`, whose shapes are fixed. Raises ToolMissing without OpenVINO."""
-    precisions = [p for p in OPENVINO_HINTS if p == "fp32" or BF16 in this_cpu_features()]
-    return [onnx_runtime(path, cores), *(openvino(path, cores, precision) for precision in precisions)]
+def peers(path: Path, cores: int, precisions: Collection[str] = tuple(OPENVINO_HINTS)) -> list[Peer]:
+    """Every peer in those of `precisions` that this CPU has, ONNX Runtime fp32 first, for the ONNX file `path`, whose shapes
+    are fixed. Raises ToolMissing without OpenVINO.
+    """
+    usable = [p for p in OPENVINO_HINTS if p in precisions and (p == "fp32" or BF16 in this_cpu_features())]
+    return [onnx_runtime(path, cores), *(openvino(path, cores, precision) for precision in usable)]
 
 
 def fixed(path: Path, shapes: Mapping[str, Sequence[int]]) -> Path:

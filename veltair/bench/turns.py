@@ -24,13 +24,15 @@ class Clock:
     pause: Callable[[float], None] = time.sleep
 
 
-def in_turns(runs: Sequence[Callable[[int], object]], *, budget_s: float, clock: Clock = Clock()) -> list[list[float]]:
+def in_turns(
+    runs: Sequence[Callable[[int], object]], *, budget_s: float, turn_s: float = TURN_S, clock: Clock = Clock()
+) -> list[list[float]]:
     """For each contender the seconds a run took, one median a round. Contender c is called as runs[c](number of the run).
 
     As many rounds as fit `budget_s`, LEAST_ROUNDS at least; every contender has the same number.
     """
     once = [_warmed(run, clock) for run in runs]
-    counts = [int(min(MOST_RUNS, max(1, TURN_S / s))) for s in once]
+    counts = [int(min(MOST_RUNS, max(1, turn_s / s))) for s in once]
     round_s = sum(s * (count + (s < LONG_S)) + PAUSE_S for s, count in zip(once, counts, strict=True))
     rounds = int(min(MOST_ROUNDS, max(LEAST_ROUNDS, budget_s / round_s)))
     times: list[list[float]] = [[] for _ in runs]

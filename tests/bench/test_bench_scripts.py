@@ -13,7 +13,7 @@ def script(name: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([sys.executable, SCRIPTS / name, *arguments], capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.parametrize("name", ["bench_models"])
+@pytest.mark.parametrize("name", ["bench_models", "bench_kernels"])
 def test_help_names_what_is_compared_and_every_option_of_a_benchmark(name: str) -> None:
     done = script(name, "--help")
     assert done.returncode == 0, done.stderr
@@ -25,7 +25,7 @@ def test_help_names_what_is_compared_and_every_option_of_a_benchmark(name: str) 
     ("arguments", "complaint"),
     [
         (("bench_models", "--models", "nothing-like-it"), "nothing-like-it is not known; choose from ocr-det"),
-        (("bench_models", "--model", "no-such.onnx"), "'no-such.onnx' does not exist"),
+        (("bench_kernels", "--models", "minilm,nothing-like-it"), "nothing-like-it is not known; choose from ocr-det"),
         (("bench_models", "--input", "x=axb"), "'x=axb' is no shape; write it like x=1x3x320x320"),
     ],
 )
