@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from veltair.models.efficientnet import PHOTOS, SUBJECTS, frame, photograph
-from veltair.models.source import LIBRARIES, TORCH, ModelSource, Need, Sample, Tensor, Tensors, only
+from veltair.models.source import LIBRARIES, TORCH, Carrier, ModelSource, Need, Sample, Tensor, Tensors, only
 
 WEIGHTS_SEED = 2022
 MEAN, SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels, scaled to 0..1
@@ -25,7 +25,7 @@ class SeededModel(ModelSource):
 
     network: ClassVar[str]
     outputs: ClassVar[tuple[str, ...]]
-    requires = (
+    requires: ClassVar[tuple[Need | Carrier, ...]] = (
         Need("torch", "builds the network", TORCH, module="torch"),
         Need("onnxscript", "writes it as ONNX", TORCH, module="onnxscript"),
     )
@@ -99,7 +99,8 @@ def normalised(square: Tensor, pixels: int) -> Tensor:
     from PIL import Image
 
     scaled = np.asarray(Image.fromarray(square).resize((pixels, pixels), Image.Resampling.BICUBIC), np.float32) / 255
-    return ((scaled - np.float32(MEAN)) / np.float32(SPREAD)).transpose(2, 0, 1)[None].copy()
+    standard: Tensor = (scaled - np.array(MEAN, np.float32)) / np.array(SPREAD, np.float32)
+    return standard.transpose(2, 0, 1)[None].copy()
 
 
 class ResNet50(PictureModel):

@@ -7,6 +7,7 @@
     │   ├── UnsupportedOperator      unsupported_operator
     │   ├── DynamicShape             dynamic_shape
     │   ├── UnknownInput             unknown_input
+    │   ├── ModelTooLarge            model_too_large
     │   ├── GateFailed               gate_failed
     │   ├── ToolMissing              tool_missing
     │   └── OutOfDisk                out_of_disk
@@ -66,6 +67,10 @@ class DynamicShape(CompileError):
 
 class UnknownInput(CompileError):
     code = "unknown_input"
+
+
+class ModelTooLarge(CompileError):
+    code = "model_too_large"
 
 
 class GateFailed(CompileError):

@@ -7,6 +7,7 @@ has a clear one (a class, the character of a time step).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,14 +47,15 @@ class _EndToEnd:
 class Reference:
     """The folded model in ONNX Runtime, with every value in `names` as an output."""
 
-    def __init__(self, folded: bytes, names: Sequence[str]) -> None:
-        model = onnx.load_model_from_string(folded)
+    def __init__(self, folded: Path, names: Sequence[str]) -> None:
+        model = onnx.load_model(str(folded), load_external_data=False)
         present = {o.name for o in model.graph.output}
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in present)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         # as it stands: fusing would change the rounding of the values that are compared
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folded.parent))
         self._session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         self._names = [o.name for o in self._session.get_outputs()]
 
@@ -61,9 +63,10 @@ class Reference:
         return dict(zip(self._names, self._session.run(None, dict(inputs)), strict=True))
 
 
-def made_values(folded: bytes) -> frozenset[str]:
+def made_values(folded: Path) -> frozenset[str]:
     """Names the reference can be asked for."""
-    return frozenset(o for node in onnx.load_model_from_string(folded).graph.node for o in node.output if o)
+    model = onnx.load_model(str(folded), load_external_data=False)
+    return frozenset(o for node in model.graph.node for o in node.output if o)
 
 
 def check_inputs(line: Line, samples: Sequence[Mapping[str, Any]]) -> None:
@@ -114,16 +117,20 @@ def run_gate(
     try:
         for sample in samples:
             values = {**reference.run(sample), **sample}
-            for b, candidates in enumerate(blocks):
+            for b, (span, candidates) in enumerate(zip(spans, blocks, strict=True)):
+                calls = line.calls[span.first : span.end]
                 before = lives[b - 1] if b else [line.root(t) for t in line.inputs.values()]
+                written = {line.root(c.writes) for c in calls}
+                partly = {line.root(c.writes) for c in calls if c.parts > 1} & named.keys()
                 for v, candidate in enumerate(candidates):
                     program.write_inputs(arena, sample)
-                    for root in before:
-                        _write(arena, program, line, root, named[root].value, values)
+                    for root in {*before, *partly}:  # of a layer in parts the rest is another block's
+                        if named[root].value in values:
+                            _write(arena, program, root, named[root], values)
                     program.run(arena, b, b + 1, (v,))
                     for root in lives[b]:
                         name = named[root].value
-                        if name not in values or root in before:
+                        if name not in values or root not in written:
                             continue
                         error = _error(_read(arena, program, root, named[root], values[name].shape), values[name])
                         errors[b][v] = max(errors[b][v], error)
@@ -221,9 +228,8 @@ def _bytes_of(arena: Any, program: Program, root: int, dtype: str, shape: Sequen
     return arena.bytes[spec.offset : spec.offset + size].view(np.dtype(dtype)).reshape(tuple(shape))
 
 
-def _write(arena: Any, program: Program, line: Line, root: int, value: str | None, values: Mapping[str, Any]) -> None:
-    tensor = tensor_of_value(line)[root]
-    data = np.asarray(values[str(value)])
+def _write(arena: Any, program: Program, root: int, tensor: Tensor, values: Mapping[str, Any]) -> None:
+    data = np.asarray(values[str(tensor.value)])
     packed = layout.pack(data, tensor.block) if tensor.block else data
     _bytes_of(arena, program, root, tensor.dtype, tensor.shape)[...] = packed.reshape(tensor.shape)
 

@@ -1,62 +1,113 @@
-"""An ONNX file in, a `Graph` with fixed shapes out. Constants are folded by ONNX Runtime, the reference of the gate."""
+"""An ONNX file in, a `Graph` with fixed shapes out. Constants are folded by ONNX Runtime, the reference of the gate.
 
-import hashlib
+Constants of a kilobyte or more never pass through protobuf, which cannot hold 2 GiB and would copy each several times:
+ONNX Runtime writes the folded ones to a file, and the graph's arrays are that file mapped into memory, whose pages the
+kernel may drop and read again.
+"""
+
+import os
+import shutil
 import tempfile
-from collections.abc import Mapping
+import weakref
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from mmap import ACCESS_READ, MADV_DONTNEED, mmap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto, helper, numpy_helper
 
 from veltair.compiler.graph import Graph, Node, Shape
-from veltair.errors import CompileError, DynamicShape, NotAnOnnxModel, UnknownInput, UnsupportedOperator
+from veltair.compiler.onnx_file import read
+from veltair.compiler.preprocess import ImageInput, prepend
+from veltair.compiler.rebatch import rebatch
+from veltair.errors import CompileError, DynamicShape, UnknownInput, UnsupportedOperator
 
 _CONTROL_FLOW = {"If", "Loop", "Scan", "SequenceMap"}
+_MAPPED_BYTES = 1_024  # constants at least this large lie in the file; shape inference wants to see the smaller ones
+_OFFLOADED_BYTES = 256 << 20  # a model that carries more is not handed over in memory
+_LEAST_ROOM_BYTES = 64 << 10
+_FIXED = "fixed"  # its file's name
+_AT_ONCE = 1 << 22  # elements that are looked through for NaN in one go
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Imported:
+    """`folded` and the data file beside it are removed together with this object; arrays of `graph` stay readable."""
+
     graph: Graph
-    folded: bytes  # serialized ONNX with fixed shapes, for the gate's reference
+    folded: Path  # ONNX with fixed shapes, for the gate's reference
     source: str  # "file name sha256:..."
 
 
-def load(path: Path, shapes: Mapping[str, Shape]) -> Imported:
-    """Read `path`, fix its inputs to `shapes` and fold all that is constant.
+def load(
+    path: Path,
+    shapes: Mapping[str, Shape],
+    *,
+    batch: int = 1,
+    images: Sequence[ImageInput] = (),
+    source: str | None = None,
+) -> Imported:
+    """Read `path`, fix its inputs to `shapes`, fold all that is constant, and make `batch` samples pass at once.
 
-    Raises NotAnOnnxModel, UnknownInput (a shape for an input the model lacks), DynamicShape (an input dimension is
-    symbolic and no shape was given), UnsupportedOperator (ONNX Runtime or this importer knows no such operator).
+    `shapes` are those at batch 1. Each of `images` becomes a uint8 input whose normalisation the model then computes.
+    `source` names where `path` was made from, if it is not itself the user's file.
+
+    Raises NotAnOnnxModel, UnknownInput (a shape or image for an input the model lacks), DynamicShape (an input dimension is
+    symbolic and no shape was given), UnsupportedOperator (ONNX Runtime or this importer knows no such operator, or it lets
+    no batch through), ModelTooLarge (constants exceed memory).
     """
-    model, digest = _read(path)
+    model, digest = read(path)
+    source = source or f"{path.name} sha256:{digest}"
+    declared_free = _batch_is_free(model)
+    try:
+        return _import(model, path, shapes, batch, images, source)
+    except UnsupportedOperator:
+        if batch == 1 or not declared_free:
+            raise
+    # what lets no batch through by itself may do so by its exporter's word
+    several = {name: (shape[0] * batch, *shape[1:]) for name, shape in shapes.items()}
+    imported = _import(read(path)[0], path, several, 1, images, source)
+    for name in imported.graph.outputs:
+        if imported.graph.shapes[name][:1] and imported.graph.shapes[name][0] % batch:
+            raise UnsupportedOperator(
+                f"{path.name}: output {name!r} is {list(imported.graph.shapes[name])} at batch {batch}: a size for one sample "
+                "is written into the model; leave out --batch"
+            )
+    return imported
+
+
+def _import(
+    model: onnx.ModelProto, path: Path, shapes: Mapping[str, Shape], batch: int, images: Sequence[ImageInput], source: str
+) -> Imported:
     _freeze(model, shapes, path)
     _refuse_unknown(model, path)
+    for image in images:
+        prepend(model, image, path.name)
     _name_omitted_outputs(model)
-    folded = _fold(model, path)
-    return Imported(_to_graph(folded, path), folded.SerializeToString(), f"{path.name} sha256:{digest}")
+    folder = Path(tempfile.mkdtemp(prefix="veltair-import-"))
+    try:
+        file = folder / "folded.onnx"
+        folded = _fold(model, path, file)
+        if batch > 1:
+            folded = rebatch(folded, batch, path.name)
+        onnx.save(folded, str(file))
+        imported = Imported(_to_graph(folded, path, folder), file, source)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    weakref.finalize(imported, shutil.rmtree, folder, True)
+    return imported
 
 
-def _read(path: Path) -> tuple[onnx.ModelProto, str]:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise NotAnOnnxModel(f"{path}: cannot be read ({error.strerror}); give the path of an .onnx file") from error
-    try:
-        model = onnx.load_model_from_string(data)
-        if model.graph.ByteSize():
-            onnx.load_external_data_for_model(model, str(path.parent))
-    except (DecodeError, ValueError) as error:
-        raise NotAnOnnxModel(f"{path}: {len(data)} bytes that are no ONNX model ({error}); export the model to ONNX") from error
-    except (OSError, onnx.checker.ValidationError) as error:
-        raise NotAnOnnxModel(
-            f"{path}: its external data cannot be read ({error}); keep the data file beside the model"
-        ) from error
-    if not model.graph.node or not model.opset_import:
-        raise NotAnOnnxModel(f"{path}: holds no ONNX graph ({len(data)} bytes, no nodes); export the model to ONNX")
-    return model, hashlib.sha256(data).hexdigest()
+def _batch_is_free(model: onnx.ModelProto) -> bool:
+    """Whether every input is declared with a first axis of any size."""
+    constants = {i.name for i in model.graph.initializer}
+    shapes = [i.type.tensor_type.shape.dim for i in model.graph.input if i.name not in constants]
+    return all(dims and not dims[0].dim_value for dims in shapes)
 
 
 def _freeze(model: onnx.ModelProto, shapes: Mapping[str, Shape], path: Path) -> None:
@@ -144,20 +195,78 @@ def _name_omitted_outputs(model: onnx.ModelProto) -> None:
                 node.output[place] = f"omitted_{number}_{place}"
 
 
-def _fold(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+def _fold(model: onnx.ModelProto, path: Path, out: Path) -> onnx.ModelProto:
+    """The model as ONNX Runtime folds it, also written to `out`; large constants lie in a file beside that one."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.log_severity_level = 4
-    with tempfile.TemporaryDirectory() as folder:
-        fixed, out = Path(folder, "fixed.onnx"), Path(folder, "folded.onnx")
-        onnx.save(model, str(fixed))
-        options.optimized_model_filepath = str(out)
-        try:
-            onnxruntime.InferenceSession(str(fixed), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises bare classes of its own, all derived from Exception
-            raise CompileError(f"{path.name}: ONNX Runtime, the gate's reference, refuses the model: {error}") from error
-        folded = onnx.load(str(out))
+    options.optimized_model_filepath = str(out)
+    for key, value in {
+        "session.optimized_model_external_initializers_file_name": f"{out.stem}.data",
+        "session.optimized_model_external_initializers_min_size_in_bytes": str(_MAPPED_BYTES),
+        "session.model_external_initializers_file_folder_path": str(path.parent.absolute()),
+        "session.disable_prepacking": "1",  # nothing will be run
+    }.items():
+        options.add_session_config_entry(key, value)
+    _reserve(
+        out,
+        2 * model.ByteSize() + sum(int(e.value) for t in model.graph.initializer for e in t.external_data if e.key == "length"),
+    )
+    whole: bytes | str = model.SerializeToString() if model.ByteSize() < _OFFLOADED_BYTES else _offloaded(model, out.parent)
+    try:
+        onnxruntime.InferenceSession(whole, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises bare classes of its own, all derived from Exception
+        raise CompileError(f"{path.name}: ONNX Runtime, the gate's reference, refuses the model: {error}") from error
+    for file in out.parent.glob(f"{_FIXED}*"):
+        file.unlink()
+    folded = onnx.load(str(out), load_external_data=False)
     return onnx.shape_inference.infer_shapes(folded, data_prop=True)
+
+
+def _reserve(path: Path, size_bytes: int) -> None:
+    """Raises OSError where the disk lacks the room; ONNX Runtime would say so in words alone."""
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, max(size_bytes, _LEAST_ROOM_BYTES))
+    path.unlink()
+
+
+def _offloaded(model: onnx.ModelProto, folder: Path) -> str:
+    """A model that carries its weights, written with them outside, so that ONNX Runtime maps rather than copies them."""
+    path = Path(folder, f"{_FIXED}.onnx")
+    onnx.save_model(model, str(path), save_as_external_data=True, location=f"{_FIXED}.data", size_threshold=_MAPPED_BYTES)
+    return str(path)
+
+
+def _constants(model: onnx.ModelProto, path: Path, folder: Path) -> dict[str, Any]:
+    """Every initializer as an array, those of the data file mapped from it. Raises CompileError where one holds no numbers."""
+    files: dict[str, mmap] = {}
+    found = {}
+    for tensor in model.graph.initializer:
+        if tensor.data_location != TensorProto.EXTERNAL:
+            found[tensor.name] = np.array(numpy_helper.to_array(tensor))
+            continue
+        where = {entry.key: entry.value for entry in tensor.external_data}
+        if where["location"] not in files:
+            with Path(folder, where["location"]).open("rb") as file:
+                files[where["location"]] = mmap(file.fileno(), 0, access=ACCESS_READ)
+        memory = files[where["location"]]
+        shape, dtype = tuple(tensor.dims), helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        count = int(np.prod(shape, dtype=np.int64))
+        found[tensor.name] = np.frombuffer(memory, dtype, count, int(where.get("offset", 0))).reshape(shape)
+    for name, array in found.items():
+        if array.dtype.kind == "f" and array.size > 1 and (bad := _not_finite(array)):
+            raise CompileError(
+                f"{path.name}: constant {name!r} holds {bad} inf or NaN values; repair the weights before compiling"
+            )
+        if array.nbytes > _MAPPED_BYTES:
+            for memory in files.values():
+                memory.madvise(MADV_DONTNEED)  # looked through once; whoever needs a page reads it again
+    return found
+
+
+def _not_finite(array: Any) -> int:
+    flat = array.reshape(-1)
+    return sum(int(np.sum(~np.isfinite(flat[i : i + _AT_ONCE]))) for i in range(0, flat.size, _AT_ONCE))
 
 
 def _attribute(attribute: onnx.AttributeProto) -> object:
@@ -169,9 +278,9 @@ def _attribute(attribute: onnx.AttributeProto) -> object:
     return value
 
 
-def _to_graph(model: onnx.ModelProto, path: Path) -> Graph:
+def _to_graph(model: onnx.ModelProto, path: Path, folder: Path) -> Graph:
     proto = model.graph
-    constants = {i.name: np.array(numpy_helper.to_array(i)) for i in proto.initializer}
+    constants = _constants(model, path, folder)
     shapes: dict[str, Shape] = {}
     dtypes: dict[str, str] = {}
     for info in [*proto.input, *proto.value_info, *proto.output]:
@@ -198,11 +307,4 @@ def _to_graph(model: onnx.ModelProto, path: Path) -> Graph:
         shapes[name], dtypes[name] = tuple(value.shape), str(value.dtype)
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 17)
     inputs = tuple(i.name for i in proto.input if i.name not in constants)
-    graph = Graph(inputs, tuple(o.name for o in proto.output), nodes, constants, shapes, dtypes, opset)
-    for name, value in constants.items():
-        if value.dtype.kind == "f" and not np.isfinite(value).all() and value.size > 1:
-            bad = int(np.size(value) - np.isfinite(value).sum())
-            raise CompileError(
-                f"{path.name}: constant {name!r} holds {bad} inf or NaN values; repair the weights before compiling"
-            )
-    return graph
+    return Graph(inputs, tuple(o.name for o in proto.output), nodes, constants, shapes, dtypes, opset)
