@@ -149,7 +149,11 @@ def plan_memory(line: Line, weights: Collection[int] | None = None) -> tuple[lis
             offsets[number] = at
             kept.append((at, tensor))
             at = _align(at + tensor.size_bytes)
-    specs = [TensorSpec(line.tensors[t.root].kind, t.dtype, t.shape, offsets.get(t.root, 0)) for t in line.tensors]
+    # a weight without bytes keeps its number, and is one element where the first weight lies: it must not pass the file's end
+    specs = [
+        TensorSpec(line.tensors[t.root].kind, t.dtype, t.shape if t.root in offsets else (1,), offsets.get(t.root, 0))
+        for t in line.tensors
+    ]
     return specs, max((end for _, end, _, _ in placed), default=ALIGNMENT_BYTES), kept
 
 
