@@ -4,6 +4,7 @@
     ├── ConfigError                  bad_config
     ├── CompileError                 compile_failed
     │   ├── NotAnOnnxModel           not_onnx
+    │   ├── NotATorchProgram         not_torch_program
     │   ├── UnsupportedOperator      unsupported_operator
     │   ├── DynamicShape             dynamic_shape
     │   ├── UnknownInput             unknown_input
@@ -55,6 +56,10 @@ class CompileError(VeltairError):
 
 class NotAnOnnxModel(CompileError):
     code = "not_onnx"
+
+
+class NotATorchProgram(CompileError):
+    code = "not_torch_program"
 
 
 class UnsupportedOperator(CompileError):

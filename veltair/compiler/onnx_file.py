@@ -38,6 +38,12 @@ def read(path: Path) -> tuple[onnx.ModelProto, str]:
     return model, hashed.hexdigest()
 
 
+def digest(path: Path) -> str:
+    hashed = hashlib.sha256()
+    _feed(hashed, path)
+    return hashed.hexdigest()
+
+
 def refuse_too_large(path: Path, constants_bytes: int) -> None:
     """Raises ModelTooLarge where the constants alone exceed the memory that is available."""
     available = psutil.virtual_memory().available

@@ -72,10 +72,10 @@ def load(
     several = {name: (shape[0] * batch, *shape[1:]) for name, shape in shapes.items()}
     imported = _import(read(path)[0], path, several, 1, images, source)
     for name in imported.graph.outputs:
-        if imported.graph.shapes[name][:1] and imported.graph.shapes[name][0] % batch:
+        if not imported.graph.shapes[name] or imported.graph.shapes[name][0] % batch:
             raise UnsupportedOperator(
-                f"{path.name}: output {name!r} is {list(imported.graph.shapes[name])} at batch {batch}: a size for one sample "
-                "is written into the model; leave out --batch"
+                f"{path.name}: output {name!r} is {list(imported.graph.shapes[name])} at batch {batch}, so it does not hold the "
+                "samples along its first axis; leave out --batch"
             )
     return imported
 
