@@ -1,14 +1,11 @@
 """Memory plan, cuts and records: the parts between kernels and bundle."""
 
-from pathlib import Path
-
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from veltair.compiler.blocks import cut
 from veltair.compiler.line import Call, Line, plan_memory
-from veltair.compiler.records import KEPT, Records, Timed
 from veltair.compiler.schedules.base import Chain, Operand
 from veltair.compiler.schedules.gemm import Gemm
 from veltair.compiler.schedules.move import Move
@@ -107,31 +104,6 @@ def test_no_cut_where_a_value_has_no_counterpart_in_the_reference() -> None:
 def test_a_cut_says_how_many_bytes_live_behind_it() -> None:
     spans = cut(line := chain_of(3, size=32), [1000.0] * 3, names(line))
     assert [s.live_bytes for s in spans] == [128, 128, 0]
-
-
-def test_records_come_back_as_they_were_written(tmp_path: Path) -> None:
-    records = Records("znver4", [tmp_path])
-    assert records.get("gemm-1") is None
-    records.put("gemm-1", [Timed({"mr": mr}, 10.0 + mr, 5.0 - mr / 10) for mr in range(9)])
-    path = records.write(tmp_path, "model", {"gemm-1": "gemm"}, {"seed": 0})
-    assert path == tmp_path / "znver4" / "model.json"
-    again = Records("znver4", [tmp_path]).get("gemm-1")
-    assert again == records.get("gemm-1")
-    assert again is not None
-    assert len(again) == KEPT
-    assert again[0].knobs == {"mr": 0}  # the fastest on one core first
-    assert {"mr": 8} in [t.knobs for t in again]  # and the fastest on all is kept
-    assert Records("haswell", [tmp_path]).get("gemm-1") is None
-
-
-def test_damaged_records_are_as_good_as_none(tmp_path: Path) -> None:
-    (tmp_path / "znver4").mkdir()
-    for number, text in enumerate(
-        ("", "{", "[]", '{"kernels": 3}', '{"kernels": {"k": {"ranked": [[1]]}}}', '{"kernels": {"k": {"ranked": []}}}')
-    ):
-        (tmp_path / "znver4" / f"{number}.json").write_text(text)
-    (tmp_path / "znver4" / "bytes.json").write_bytes(b"\xff\xfe")
-    assert Records("znver4", [tmp_path]).get("k") is None
 
 
 def test_weights_lie_aligned_in_ascending_order() -> None:

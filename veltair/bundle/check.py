@@ -8,6 +8,7 @@ ITEM_BYTES = {
     "bool": 1, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "float16": 2, "bfloat16": 2,
     "int32": 4, "uint32": 4, "float32": 4, "int64": 8, "uint64": 8, "float64": 8,
 }  # fmt: skip
+MOST_ITERATIONS = (1 << 31) - 1  # of a parallel loop: what the runner's int holds
 REQUIRED_FILES = ("weights.bin", "blocks.so")
 
 
@@ -77,3 +78,6 @@ def _check_blocks(manifest: Manifest) -> None:
             for call in variant.calls:
                 if not call.tensors or not all(0 <= t < len(manifest.tensors) for t in call.tensors):
                     raise ValueError(f"block {block.name!r}, {call.symbol}: tensors {call.tensors} of {len(manifest.tensors)}")
+                first, end, extent = call.iterations or (0, 1, 1)
+                if not 0 <= first <= end <= extent <= MOST_ITERATIONS:
+                    raise ValueError(f"block {block.name!r}, {call.symbol}: iterations {first} to {end} of {extent}")

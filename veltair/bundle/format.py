@@ -6,7 +6,7 @@ A bundle is a folder:
     manifest.sha256   digest of manifest.json, in the format of sha256sum
     weights.bin       constant tensors, each at a 64-byte aligned offset, mapped read-only
     blocks.so         kernels (TVM C ABI) and the runner that calls a range of them in one go
-    report.json       how the variants were measured (report.html comes with the compiler issue)
+    report.json       how the variants were measured and chosen, and report.html, the same for people
 
 A model is a straight line of kernel calls over numbered tensors. A block is a range of that line; each of its
 variants lists its own calls. Weights live at an offset of weights.bin, activations at an offset of one arena whose
@@ -44,10 +44,15 @@ class PortSpec(msgspec.Struct, frozen=True):
 
 
 class CallSpec(msgspec.Struct, frozen=True):
-    """One kernel call: exported symbol, then tensor numbers in parameter order (the last ones are written)."""
+    """One kernel call: exported symbol, then tensor numbers in parameter order (the last ones are written).
+
+    A call with `iterations` (first, end, extent) runs first <= i < end of the `extent` iterations of the kernel's one
+    parallel loop: a part of it. Other calls run the rest.
+    """
 
     symbol: str
     tensors: tuple[int, ...]
+    iterations: tuple[int, int, int] | None = None
 
 
 class VariantSpec(msgspec.Struct, frozen=True):
@@ -69,6 +74,7 @@ class BlockSpec(msgspec.Struct, frozen=True):
     flops: int
     live_bytes: int  # activations alive at the cut behind this block
     variants: tuple[VariantSpec, ...]
+    continues: bool = False  # a later part of the layer that the block before is a part of: to be run as the same variant
 
 
 class TargetSpec(msgspec.Struct, frozen=True):

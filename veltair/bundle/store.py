@@ -27,7 +27,8 @@ from veltair.bundle.format import ALIGNMENT_BYTES, SCHEMA_VERSION, Manifest, dec
 from veltair.core.values import Footprint, LatencyTable, LayerBlock, Model, ModelName, Precision, Variant
 from veltair.errors import BundleCorrupt, BundleError, BundleMissing, BundleSchemaUnknown, BundleTargetMismatch, OutOfDisk
 
-MANIFEST, DIGEST, WEIGHTS, BLOCKS, REPORT = "manifest.json", "manifest.sha256", "weights.bin", "blocks.so", "report.json"
+MANIFEST, DIGEST, WEIGHTS, BLOCKS = "manifest.json", "manifest.sha256", "weights.bin", "blocks.so"
+REPORT, PAGE = "report.json", "report.html"
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 RENAME_EXCHANGE = 2  # linux/fs.h: swap two names in one step, so that the old bundle is there until the new one is
@@ -60,10 +61,13 @@ class Bundle:
         return replace(self, manifest=manifest, model=to_model(manifest))
 
 
-def write_bundle(folder: Path, manifest: Manifest, weights: Weights, blocks_so: Path, report: Mapping[str, Any]) -> Path:
+def write_bundle(
+    folder: Path, manifest: Manifest, weights: Weights, blocks_so: Path, report: Mapping[str, Any], page: str | None = None
+) -> Path:
     """Write a bundle to `folder`, in place of an older one only once the new one is whole; returns `folder`.
 
     `manifest.files` is filled in here. `weights` is the whole file, or (offset, array) pairs with ascending offsets.
+    `page` is the report for people, as HTML.
     Raises OutOfDisk (nothing is left behind) and BundleError for other failures to write.
     """
     folder = folder.absolute()
@@ -76,6 +80,8 @@ def write_bundle(folder: Path, manifest: Manifest, weights: Weights, blocks_so: 
             BLOCKS: _write(temporary / BLOCKS, lambda file: _copy(blocks_so, file)),
             REPORT: _write(temporary / REPORT, lambda file: file.write(json.dumps(report, indent=1).encode())),
         }
+        if page is not None:
+            files[PAGE] = _write(temporary / PAGE, lambda file: file.write(page.encode()))
         text = msgspec.json.format(encode_manifest(msgspec.structs.replace(manifest, files=files)), indent=1)
         digest = _write(temporary / MANIFEST, lambda file: file.write(text))
         _write(temporary / DIGEST, lambda file: file.write(f"{digest}  {MANIFEST}\n".encode()))
@@ -164,6 +170,7 @@ def to_model(manifest: Manifest) -> Model:
                     )
                     for variant in block.variants
                 ),
+                block.continues,
             )
             for block in manifest.blocks
         ),

@@ -16,6 +16,7 @@ from veltair.bundle.format import ALIGNMENT_BYTES, BlockSpec, CallSpec, PortSpec
 from veltair.compiler.blocks import Span
 from veltair.compiler.candidates import Chosen, Lines
 from veltair.compiler.line import Line, Tensor, plan_memory
+from veltair.compiler.parts import parallel_extents
 from veltair.compiler.target import tvm_target
 from veltair.engine.program import runner_source
 from veltair.errors import CompileError, ToolMissing
@@ -174,16 +175,25 @@ def ports(line: Line, numbers: Mapping[str, int]) -> tuple[PortSpec, ...]:
     )
 
 
+def _call(chosen: Chosen, symbols: Mapping[Setting, str]) -> CallSpec:
+    call = chosen.call
+    iterations = None
+    if call.parts > 1:
+        (extent,) = parallel_extents(call.kernel.build(chosen.knobs))
+        iterations = (call.part * extent // call.parts, (call.part + 1) * extent // call.parts, extent)
+    return CallSpec(symbols[chosen.setting], call.tensors, iterations)
+
+
 def block_specs(spans: Sequence[Span], blocks: Blocks, symbols: Mapping[Setting, str]) -> tuple[BlockSpec, ...]:
     """The blocks with every latency still at 1 us."""
     specs = []
     for number, (span, candidates) in enumerate(zip(spans, blocks, strict=True)):
         calls = candidates[0].calls
-        heaviest = max((c.call for c in calls), key=lambda call: call.kernel.flops)
+        heaviest = max(calls, key=lambda c: c.flops).call
         variants = tuple(
             VariantSpec(
                 candidate.name,
-                tuple(CallSpec(symbols[c.setting], c.call.tensors) for c in candidate.calls),
+                tuple(_call(c, symbols) for c in candidate.calls),
                 {1: (1,)},
                 candidate.traffic_bytes,
                 candidate.working_set_bytes,
@@ -195,5 +205,5 @@ def block_specs(spans: Sequence[Span], blocks: Blocks, symbols: Mapping[Setting,
             for candidate in candidates
         )
         label = heaviest.label.split("+")[0].lower()
-        specs.append(BlockSpec(f"{number:02d}-{label}", sum(c.call.kernel.flops for c in calls), span.live_bytes, variants))
+        specs.append(BlockSpec(f"{number:02d}-{label}", sum(c.flops for c in calls), span.live_bytes, variants, span.continues))
     return tuple(specs)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +35,20 @@ from veltair.compiler.graph import Graph
 from veltair.compiler.line import Line
 from veltair.compiler.lower import Lowering
 from veltair.compiler.measure import WARMUP, Measured, measure
-from veltair.compiler.onnx_import import Imported, load
+from veltair.compiler.onnx_import import Imported
 from veltair.compiler.operators import HANDLERS
+from veltair.compiler.parts import divide_long_calls
 from veltair.compiler.peaks import fma_peak_gflops, stream_bandwidth
+from veltair.compiler.preprocess import ImageInput
 from veltair.compiler.records import Records, shipped_folder, user_folder
-from veltair.compiler.report_schema import Peaks
+from veltair.compiler.report import render_report
+from veltair.compiler.report_schema import Peaks, Report
 from veltair.compiler.reporting import Told, made_report
 from veltair.compiler.schedules.base import Kernel
 from veltair.compiler.search import describe, search
 from veltair.compiler.select import Candidate, Selection, select
 from veltair.compiler.simplify import simplify
+from veltair.compiler.sources import load_model
 from veltair.compiler.target import BF16, cpu_name, host_target
 from veltair.engine.program import Program
 from veltair.errors import CompileError, OutOfDisk
@@ -108,6 +113,7 @@ def compile_model(
     tuning: str | Path | None = None,
     seed: int = 0,
     batches: Sequence[int] = (1,),
+    images: Sequence[ImageInput] = (),
     precisions: Collection[str] | None = None,
     target: str | None = None,
     on_progress: Progress = lambda stage, done, total: None,
@@ -118,6 +124,7 @@ def compile_model(
     where None). `max_values` bounds integer inputs (token ids). Tuning records are read from the shipped folder, the
     user's cache and `tuning`, and written to `tuning` or else the cache. `batches` are the batch sizes to compile for, the
     first is the bundle's own; `precisions` those of the variants (all that the CPU has where None; fp32 is always there).
+    Each of `images` makes a float32 input one of uint8 pictures, normalised by the model.
     `target` is an older CPU to compile for, by LLVM's name; this machine where None.
     Raises CompileError and its subclasses; then no bundle is written and an older one of that name stays.
     """
@@ -131,7 +138,7 @@ def compile_model(
     with tempfile.TemporaryDirectory(prefix="veltair-compile-") as scratch:
         stages.start("import")
         shapes = {k: tuple(v) for k, v in (inputs or {}).items()}
-        forms = [_lowered(path, shapes, b, cpu, allowed, gate_inputs, max_values or {}, seed) for b in batches]
+        forms = [_lowered(path, shapes, b, images, cpu, allowed, gate_inputs, max_values or {}, seed) for b in batches]
         kernels = {key: kernel for form in forms for key, kernel in form.kernels.items()}
 
         stages.start("search", len(kernels))
@@ -148,9 +155,9 @@ def compile_model(
 
         stages.start("build")
         for form in forms:
-            ranked = {key: records.get(key) or [] for key in form.kernels}
+            form.line, ranked = divide_long_calls(form.line, {key: records.get(key) or [] for key in form.kernels})
             form.lines = candidate_lines(form.line, ranked, allowed)
-            quickest = [min(t.us for c in call.forms for t in ranked[c.kernel.key]) for call in form.line.calls]
+            quickest = [chosen.us for chosen in form.lines.get("fast", form.lines["direct"])]
             form.spans = cut(form.line, quickest, made_values(form.imported.folded))
             form.blocks = block_candidates(form.lines, form.spans)
         symbols = build_library((c for form in forms for block in form.blocks for c in block), cpu, Path(scratch, "blocks.so"))
@@ -181,8 +188,10 @@ def compile_model(
         manifest, kept = _finish(draft, forms, cpu, len(cores), memory, Path(scratch, "kept.bin"))
         peaks, seconds = _peaks(sorted(allowed)), stages.seconds()
         reports = [made_report(manifest, _told(form), found.as_data(len(kernels)), peaks, seconds, describe) for form in forms]
-        report = {**reports[0], "batched": reports[1:]}
-        folder = write_bundle(Path(out) / name, manifest, [(0, kept)] if len(kept) else b"", Path(scratch, "blocks.so"), report)
+        report: Report = {**reports[0], "batched": reports[1:]}
+        weights_file = [(0, kept)] if len(kept) else b""
+        library = Path(scratch, "blocks.so")
+        folder = write_bundle(Path(out) / name, manifest, weights_file, library, report, render_report(report))
         on_progress("write", 1, 1)
     return Compiled(folder, open_bundle(folder).manifest, report)
 
@@ -227,13 +236,14 @@ def _lowered(
     path: Path,
     shapes: Mapping[str, tuple[int, ...]],
     batch: int,
+    images: Sequence[ImageInput],
     target: TargetSpec,
     precisions: Collection[str],
     gate_inputs: Sequence[Mapping[str, Any]] | None,
     max_values: Mapping[str, int],
     seed: int,
 ) -> Form:
-    imported = load(path, shapes)
+    imported = load_model(path, shapes, batch=batch, images=images)
     graph = simplify(imported.graph)
     exact = msgspec.structs.replace(target, features=tuple(f for f in target.features if f != BF16))
     line = Lowering(graph, target if "bf16" in precisions else exact, HANDLERS, fallback).run()
@@ -252,7 +262,8 @@ def _random_inputs(graph: Graph, line: Line, seed: int) -> dict[str, Any]:
         shape, dtype = graph.shapes[port], np.dtype(graph.dtypes[port])
         if dtype.kind == "f":
             return rng.standard_normal(shape).astype(dtype)
-        return rng.integers(0, min(line.max_values.get(port, 2), np.iinfo(dtype).max), shape).astype(dtype)
+        bound = line.max_values.get(port, 256 if dtype == np.uint8 else 2)  # of bytes, or else maybe flags or ids
+        return rng.integers(0, min(bound, np.iinfo(dtype).max + 1), shape).astype(dtype)
 
     return {port: make(port) for port in line.inputs}
 
@@ -314,21 +325,33 @@ def _peaks(precisions: Collection[str]) -> Peaks:
 
 
 def _select(form: Form) -> list[Selection]:
-    """What each block keeps of the candidates that passed the gate."""
+    """What each block keeps of the candidates that passed the gate; all blocks of a layer in parts keep the same."""
+    chosen: list[Selection] = []
+    while len(chosen) < len(form.blocks):
+        first = len(chosen)
+        layer = [first, *takewhile(lambda b: form.spans[b].continues, range(first + 1, len(form.blocks)))]
+        chosen += [_select_for(form, layer)] * len(layer)
+    return chosen
+
+
+def _select_for(form: Form, layer: Sequence[int]) -> Selection:
     assert form.measured is not None
     assert form.verdict is not None
-    chosen = []
-    for b, candidates in enumerate(form.blocks):
-        places = [v for v in range(len(candidates)) if (b, v) not in form.verdict.rejected]
-        found = select(
-            [
-                Candidate(candidates[v].name, form.measured.at_points(b, v), form.measured.pressure[b][v], candidates[v].exact)
-                for v in places
-            ]
-        )
-        dropped = {candidates[v].name: why for (block, v), why in form.verdict.rejected.items() if block == b}
-        chosen.append(found.moved(places, dropped))
-    return chosen
+    rejected = {v: why for (block, v), why in form.verdict.rejected.items() if block in layer}
+    candidates = form.blocks[layer[0]]
+    places = [v for v in range(len(candidates)) if v not in rejected]
+    found = select(
+        [
+            Candidate(
+                candidates[v].name,
+                tuple(map(sum, zip(*(form.measured.at_points(b, v) for b in layer), strict=True))),
+                max(form.measured.pressure[b][v] for b in layer),
+                candidates[v].exact,
+            )
+            for v in places
+        ]
+    )
+    return found.moved(places, {candidates[v].name: why for v, why in rejected.items()})
 
 
 def _finish(

@@ -31,7 +31,11 @@ class Chosen:
 
     @property
     def traffic_bytes(self) -> int:
-        return self.call.kernel.traffic_bytes(self.knobs)
+        return self.call.kernel.traffic_bytes(self.knobs) // self.call.parts
+
+    @property
+    def flops(self) -> int:
+        return self.call.kernel.flops // self.call.parts
 
     @property
     def working_set_bytes(self) -> int:
@@ -70,7 +74,7 @@ def candidate_lines(line: Line, ranked: Mapping[str, Ranked], precisions: Collec
 
 def _options(call: Call, ranked: Mapping[str, Ranked], precisions: Collection[str]) -> list[Chosen]:
     return [
-        Chosen(form, timed.knobs, timed.us, timed.us_wide)
+        Chosen(form, timed.knobs, timed.us / form.parts, timed.us_wide / form.parts)
         for form in call.forms
         if form.kernel.precision in precisions or form is call
         for timed in ranked.get(form.kernel.key, ())

@@ -37,13 +37,15 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One kernel call. `others` compute the same value by another algorithm or in another precision: other kernels with
-    other weights, but the same activations read and the same tensor written."""
+    """One kernel call, or one of the `parts` of one (see `parts`). `others` compute the same value by another algorithm or in
+    another precision: other kernels with other weights, but the same activations read and the same tensor written."""
 
     kernel: Kernel
     tensors: tuple[int, ...]  # the last one is written
     label: str  # the operators it stands for
     others: tuple["Call", ...] = ()
+    part: int = 0
+    parts: int = 1
 
     @property
     def forms(self) -> tuple["Call", ...]:

@@ -98,7 +98,7 @@ def _block(manifest: Manifest, told: Told, b: int) -> Block:
     told_of_choice = chosen.as_data()
     return Block(
         name=spec.name,
-        kernels=len(candidates[0].calls),
+        kernels=sum(c.call.part == 0 for c in candidates[0].calls),
         flops=spec.flops,
         live_bytes=spec.live_bytes,
         candidates=[_candidate(told, b, v, candidate, chosen) for v, candidate in enumerate(candidates)],
@@ -137,18 +137,20 @@ def _why_kept(name: str, chosen: Selection) -> str:
 
 
 def _slowest(told: Told, peaks: Peaks, total: float, what: Callable[[Kernel], str]) -> list[KernelRow]:
-    rows = sorted(_quickest(told), key=lambda c: -c.us)[:SLOWEST]
+    whole = [c for c in _quickest(told) if c.call.part == 0]
+    rows = sorted(whole, key=lambda c: -c.us * c.call.parts)[:SLOWEST]
     return [_row(c, c.call, peaks, total, what) for c in rows]
 
 
 def _row(chosen: Chosen, call: Call, peaks: Peaks, total: float, what: Callable[[Kernel], str]) -> KernelRow:
-    rate = call.kernel.flops / chosen.us / 1e3
+    us, us_wide = chosen.us * call.parts, chosen.us_wide * call.parts
+    rate = call.kernel.flops / us / 1e3
     return KernelRow(
-        us=round(chosen.us, 1),
-        us_wide=round(chosen.us_wide, 1),
+        us=round(us, 1),
+        us_wide=round(us_wide, 1),
         gflops_per_s=round(rate, 1),
         share_of_peak=round(rate / peaks["gflops"][call.kernel.precision], 3),
-        share_of_time=round(chosen.us / total, 4),
+        share_of_time=round(us / total, 4),
         kind=call.kernel.kind,
         algorithm=call.kernel.algorithm,
         precision=call.kernel.precision,

@@ -57,7 +57,7 @@ class ModelCosts:
         self.best_us = self._least_rest[0]
 
     def fastest(self, cores: int, pressure: float) -> Line:
-        """Least predicted time, block by block; the lighter footprint where times tie."""
+        """Least predicted time, layer by layer; the lighter footprint where times tie."""
         key = (cores, _step(pressure))
         line = self._fastest.get(key)
         if line is None:
@@ -73,7 +73,7 @@ class ModelCosts:
         return lines
 
     def gentlest(self, cores: int, pressure: float) -> Line:
-        """Least traffic, block by block: what to run beside a co-tenant without slack."""
+        """Least traffic, layer by layer: what to run beside a co-tenant without slack."""
         key = (cores, _step(pressure))
         line = self._gentlest.get(key)
         if line is None:
@@ -92,15 +92,19 @@ class ModelCosts:
     def _line(self, key: tuple[int, int], *, gentle: bool) -> Line:
         cores, pressure = key[0], key[1] / PRESSURE_STEPS
 
-        def rank(block: LayerBlock, v: int) -> tuple[int, int, int]:
-            us, moved = block.variants[v].table.latency_us(cores, pressure), block.variants[v].footprint.traffic_bytes
+        def rank(blocks: Sequence[LayerBlock], v: int) -> tuple[int, int, int]:
+            us = sum(b.variants[v].table.latency_us(cores, pressure) for b in blocks)
+            moved = sum(b.variants[v].footprint.traffic_bytes for b in blocks)
             return (moved, us, v) if gentle else (us, moved, v)
 
-        permitted = zip(self.model.blocks, self._permitted, strict=True)
-        chosen = tuple(min(numbers, key=lambda v, b=b: rank(b, v)) for b, numbers in permitted)  # type: ignore[misc]
+        chosen: list[int] = []
+        while len(chosen) < len(self.model.blocks):  # layer by layer: all parts of one run as the same variant
+            first = len(chosen)
+            layer = self.model.blocks[first : self.model.layer_end(first)]
+            chosen += [min(self._permitted[first], key=lambda v, layer=layer: rank(layer, v))] * len(layer)  # type: ignore[misc]
         forms = [b.variants[v] for b, v in zip(self.model.blocks, chosen, strict=True)]
         return Line(
-            variants=chosen,
+            variants=tuple(chosen),
             until_us=tuple(accumulate((f.table.latency_us(cores, pressure) for f in forms), initial=0)),
             until_bytes=tuple(accumulate((f.footprint.traffic_bytes for f in forms), initial=0)),
         )

@@ -44,6 +44,7 @@ from veltair.core.events import (
     UnitFailed,
     UnitFinished,
 )
+from veltair.core.layers import as_begun
 from veltair.core.policies.protocol import Policy, Refused, UnitPlan
 from veltair.core.predict import costs_by_precision
 from veltair.core.state import Job, Ledger, Unit
@@ -124,7 +125,7 @@ class Scheduler:
         while self._ledger.idle and self._ledger.waiting:
             plan = self._policy.next_unit(self._ledger, now_us)
             assert plan is not None, f"policy {self._policy.name} leaves a core idle while {self._ledger.waiting} wait"
-            actions.append(self._dispatch(plan, now_us))
+            actions.append(self._dispatch(as_begun(plan), now_us))
         return actions
 
     def _arrive(self, request: Request, now_us: int, actions: list[Action]) -> None:
@@ -159,7 +160,7 @@ class Scheduler:
         self._ledger.residuals.learn(job.costs.model.name, unit.table_us, measured_us, now_us)
         if job.closed:
             return
-        job.next_block = unit.end_block
+        job.next_block, job.last_variant = unit.end_block, unit.variants[-1]
         if job.next_block < len(job.costs.model.blocks):
             self._wait(job, now_us, after=unit)
             return

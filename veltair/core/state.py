@@ -20,6 +20,7 @@ class Job:
     order: int  # of arrival; breaks every tie
     foretold_us: int = 0  # absolute finish predicted on arrival
     next_block: int = 0
+    last_variant: int = 0  # of the block before `next_block`: what a layer was begun as
     unit: "Unit | None" = None  # in flight
     closed: bool = False  # answered: dropped while its unit still runs, or over
 

@@ -80,10 +80,15 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class LayerBlock:
-    """A run of layers between two narrow cuts; the smallest thing that is scheduled. One variant at least is exact."""
+    """A run of layers between two narrow cuts, or a part of one long layer; the smallest thing that is scheduled.
+
+    One variant at least is exact. A block that `continues` the one before is a later part of the same layer: variants share
+    a layer's iterations out differently, so all its parts must run as the same one.
+    """
 
     name: str
     variants: tuple[Variant, ...]
+    continues: bool = False
 
     def __post_init__(self) -> None:
         if not self.variants:
@@ -100,6 +105,16 @@ class Model:
     def __post_init__(self) -> None:
         if not self.blocks:
             raise ValueError(f"model {self.name!r} has no blocks")
+        for before, block in zip((None, *self.blocks), self.blocks, strict=False):
+            if block.continues and (before is None or [v.name for v in before.variants] != [v.name for v in block.variants]):
+                raise ValueError(f"block {block.name!r} continues a layer, so it needs the variants of the block before it")
+
+    def layer_end(self, block: int) -> int:
+        """The first block behind `block` that starts anew."""
+        end = block + 1
+        while end < len(self.blocks) and self.blocks[end].continues:
+            end += 1
+        return end
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ import tvm
 import tvm_ffi
 
 from veltair.bundle.check import ITEM_BYTES
-from veltair.bundle.format import TensorSpec
+from veltair.bundle.format import CallSpec, TensorSpec
 from veltair.bundle.store import Bundle
 from veltair.errors import BundleCorrupt, EngineFailed
 from veltair.wire.messages import TensorHeader
@@ -57,7 +57,14 @@ class _Any(ctypes.Structure):
 
 
 class _Call(ctypes.Structure):
-    _fields_ = [("kernel", ctypes.c_void_p), ("args", ctypes.POINTER(_Any)), ("num_args", ctypes.c_int64)]
+    _fields_ = [
+        ("kernel", ctypes.c_void_p),
+        ("args", ctypes.POINTER(_Any)),
+        ("num_args", ctypes.c_int32),
+        ("first", ctypes.c_int32),
+        ("end", ctypes.c_int32),
+        ("extent", ctypes.c_int32),
+    ]
 
 
 class _Block(ctypes.Structure):
@@ -92,7 +99,7 @@ class Arena:
         )
         self.views = {port.name: self._view(manifest.tensors[port.tensor]) for port in (*manifest.inputs, *manifest.outputs)}
         self.calls = [
-            [self._bind(program, call.symbol, call.tensors) for call in variant.calls]
+            [self._bind(program, call) for call in variant.calls]
             for block in manifest.blocks
             for variant in block.variants
         ]
@@ -105,10 +112,10 @@ class Arena:
         count = prod(spec.shape)
         return np.frombuffer(self._memory, spec.dtype, count, spec.offset).reshape(spec.shape)
 
-    def _bind(self, program: "Program", symbol: str, tensors: Sequence[int]) -> _Call:
+    def _bind(self, program: "Program", call: CallSpec) -> _Call:
         base, step = ctypes.addressof(self.tensors), ctypes.sizeof(_DLTensor)
-        args = (_Any * len(tensors))(*(_Any(DLTENSOR_PTR, 0, base + step * number) for number in tensors))
-        return _Call(program.kernel(symbol), args, len(tensors))
+        args = (_Any * len(call.tensors))(*(_Any(DLTENSOR_PTR, 0, base + step * number) for number in call.tensors))
+        return _Call(program.kernel(call.symbol), args, len(args), *(call.iterations or (0, 0, 0)))
 
 
 class Program:
@@ -226,6 +233,7 @@ def _load(path: Path) -> tuple[Any, ctypes.CDLL]:
             module = tvm.runtime.load_module(os.fspath(link))
             library = ctypes.CDLL(os.fspath(link), mode=os.RTLD_NOW | os.RTLD_LOCAL)
             library.veltair_run  # noqa: B018 - looks the symbol up
+            library.veltair_prepare()
         except (OSError, RuntimeError, AttributeError) as error:
             raise BundleCorrupt(f"{path} cannot be loaded: {error}; compile the model again") from error
     return module, library

@@ -1,5 +1,8 @@
 /* Runs a unit, which is the kernel calls of some consecutive blocks, without going back to Python between them.
  *
+ * A call may be one part of a kernel: its share of the one parallel loop that the kernel consists of. A long kernel so
+ * becomes several calls, between which a request can be set aside, from the same code.
+ *
  * The compiler links this file into every bundle's blocks.so. It declares the little it needs of TVM's C interface
  * itself (a kernel is a TVMFFISafeCallType, see tvm/ffi/c_api.h), so that it compiles without any header of TVM.
  */
@@ -17,13 +20,65 @@ typedef int (*veltair_kernel)(void* self, const veltair_any* args, int32_t num_a
 typedef struct {
   veltair_kernel kernel;
   const veltair_any* args;
-  int64_t num_args;
+  int32_t num_args;
+  int32_t first; /* of the parallel loop's `extent` iterations, runs first <= i < end; all of them if extent is 0 */
+  int32_t end;
+  int32_t extent;
 } veltair_call;
 
 typedef struct {
   const veltair_call* calls;
   int64_t num_calls;
 } veltair_block; /* one variant of one block, bound to an arena */
+
+/* TVM's interface for parallel loops, see tvm/runtime/c_backend_api.h: the loop is cut evenly into num_task ranges. */
+typedef struct {
+  void* sync_handle;
+  int32_t num_task;
+} veltair_group;
+
+typedef int (*veltair_task)(int task_id, veltair_group* group, void* data);
+typedef int (*veltair_launch)(veltair_task task, void* data, int num_task);
+
+/* Filled in by TVM when it loads the library; absent from a library without any parallel loop. */
+extern __attribute__((weak)) veltair_launch __TVMBackendParallelLaunch;
+
+static veltair_launch launch_all;
+static _Thread_local const veltair_call* current;
+
+typedef struct {
+  veltair_task task;
+  void* data;
+  const veltair_call* call;
+} veltair_share;
+
+/* A part keeps its iterations on however many cores it runs: told that there are as many tasks as iterations, the loop runs
+ * exactly one for each. */
+static int run_share(int task_id, veltair_group* group, void* data) {
+  const veltair_share* share = data;
+  const veltair_call* call = share->call;
+  int64_t count = call->end - call->first, workers = group->num_task;
+  veltair_group each = {group->sync_handle, call->extent};
+  for (int64_t i = count * task_id / workers; i < count * (task_id + 1) / workers; ++i) {
+    int code = share->task((int)(call->first + i), &each, share->data);
+    if (code != 0) return code;
+  }
+  return 0;
+}
+
+static int launch_share(veltair_task task, void* data, int num_task) {
+  veltair_share share = {task, data, current};
+  if (current == 0 || current->extent == 0) return launch_all(task, data, num_task);
+  return launch_all(run_share, &share, num_task);
+}
+
+/* To be called once TVM has loaded the library, before anything runs. */
+__attribute__((visibility("default"))) void veltair_prepare(void) {
+  if (&__TVMBackendParallelLaunch != 0 && __TVMBackendParallelLaunch != launch_share) {
+    launch_all = __TVMBackendParallelLaunch;
+    __TVMBackendParallelLaunch = launch_share;
+  }
+}
 
 static int64_t now_ns(void) {
   struct timespec t;
@@ -41,7 +96,9 @@ __attribute__((visibility("default"))) int veltair_run(const veltair_block* tabl
     for (int64_t j = 0; j < block->num_calls; ++j) {
       const veltair_call* call = &block->calls[j];
       veltair_any result = {0, 0, 0};
-      int code = call->kernel(0, call->args, (int32_t)call->num_args, &result);
+      current = call;
+      int code = call->kernel(0, call->args, call->num_args, &result);
+      current = 0;
       if (code != 0) {
         failed[0] = i;
         failed[1] = (int32_t)j;

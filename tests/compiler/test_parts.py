@@ -1,0 +1,108 @@
+"""Long kernels in parts: which are divided, into how many, and that the parts make the whole."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from veltair.bundle.store import open_bundle
+from veltair.compiler import measure, parts
+from veltair.compiler.build import compile_model
+from veltair.compiler.line import Call, Line
+from veltair.compiler.parts import PART_US, divide_long_calls, parallel_extents
+from veltair.compiler.records import Timed
+from veltair.compiler.schedules.conv import Conv, Window
+from veltair.compiler.schedules.gemm import Gemm
+from veltair.engine.lanes import set_cores
+from veltair.engine.program import Program
+
+from .small import assert_equal, model_of, reference, save
+
+GEMM = Gemm(96, 64, 256, 64, 16)
+KNOBS = GEMM.candidates()[0]
+PADDED = Conv(1, 2, 16, 14, 14, 2, 16, Window((3, 3), pads=(1, 1, 1, 1)))
+
+
+def test_parallel_loops_are_counted_with_their_iterations() -> None:
+    rows, columns = -(-96 // KNOBS["mr"]), 256 // 64
+    assert parallel_extents(GEMM.build(KNOBS)) == [rows * columns]
+
+
+def line_of(kernel: Gemm, *others: Gemm) -> Line:
+    return Line(calls=[Call(kernel, (0, 1, 2), "MatMul", tuple(Call(other, (0, 3, 2), "MatMul") for other in others))])
+
+
+def test_a_long_call_becomes_calls_of_about_a_block_each() -> None:
+    line, _ = divide_long_calls(line_of(GEMM), {GEMM.key: [Timed(KNOBS, 5 * PART_US, 3 * PART_US)]})
+    count = len(line.calls)
+    assert 4 <= count <= 5
+    assert [(c.part, c.parts) for c in line.calls] == [(part, count) for part in range(count)]
+    assert {c.tensors for c in line.calls} == {(0, 1, 2)}
+
+
+def test_a_short_call_stays_whole() -> None:
+    whole = line_of(GEMM)
+    line, _ = divide_long_calls(whole, {GEMM.key: [Timed(KNOBS, PART_US, PART_US)]})
+    assert line.calls == whole.calls
+
+
+class Twice(Gemm):
+    """Two parallel loops, one after the other."""
+
+    kind = "twice"
+
+    def build(self, knobs: object) -> object:
+        return PADDED.build({"cb": 2, "ow": 7, "order": 0, "hb": 1})
+
+
+def test_a_kernel_of_two_parallel_loops_stays_whole() -> None:
+    twice = Twice(96, 64, 256, 64, 16)
+    if len(parallel_extents(twice.build({}))) < 2:
+        pytest.skip("the padded convolution is one parallel loop now")
+    line, _ = divide_long_calls(line_of(twice), {twice.key: [Timed(KNOBS, 9 * PART_US, 9 * PART_US)]})
+    assert [c.parts for c in line.calls] == [1]
+
+
+def test_a_form_that_is_much_faster_whole_is_not_given_up_for_parts() -> None:
+    twice = Twice(96, 64, 256, 64, 16)
+    if len(parallel_extents(twice.build({}))) < 2:
+        pytest.skip("the padded convolution is one parallel loop now")
+    ranked = {GEMM.key: [Timed(KNOBS, 9 * PART_US, 9 * PART_US)], twice.key: [Timed(KNOBS, 5 * PART_US, 5 * PART_US)]}
+    line, _ = divide_long_calls(line_of(GEMM, twice), ranked)
+    assert [c.parts for c in line.calls] == [1]
+    ranked[twice.key] = [Timed(KNOBS, 8.5 * PART_US, 8.5 * PART_US)]
+    line, _ = divide_long_calls(line_of(GEMM, twice), ranked)
+    assert len(line.calls) > 1
+    assert all(c.others == () for c in line.calls)
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_the_parts_of_a_layer_make_the_whole(cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = tuple(sorted(os.sched_getaffinity(0)))[:cores]
+    if len(mine) < cores:
+        pytest.skip(f"needs {cores} cores")
+    random = np.random.default_rng(2)
+    x = {"x": random.standard_normal((48, 64), np.float32)}
+    weights = {"w": random.standard_normal((64, 256), np.float32), "b": random.standard_normal(256, np.float32)}
+    model = model_of([("MatMul", "x w", "p"), ("Add", "p b", "y")], x, "y", weights)
+    monkeypatch.setattr(parts, "LONG_US", 0.0)
+    monkeypatch.setattr(parts, "PART_US", 0.5)
+    monkeypatch.setattr("veltair.compiler.blocks.TARGET_US", 0.5)
+    monkeypatch.setattr(measure, "LEVELS", (0.0,))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    bundle = open_bundle(compile_model(save(model, tmp_path), out=tmp_path / "out", gate_inputs=[x], precisions=["fp32"]).folder)
+    assert len(bundle.manifest.blocks) > 1
+    assert all(call.iterations for block in bundle.manifest.blocks for v in block.variants for call in v.calls)
+    program = Program(bundle)
+    arena = program.new_arena()
+    arena.bytes[:] = 0xFF  # NaN wherever no part writes
+    before = tuple(sorted(os.sched_getaffinity(0)))
+    try:
+        set_cores(mine)
+        program.write_inputs(arena, x)
+        for block in range(len(bundle.manifest.blocks)):
+            program.run(arena, block, block + 1, (0,))
+    finally:
+        set_cores(before)
+    assert_equal(program.read_outputs(arena), reference(model, x))
