@@ -50,32 +50,22 @@ def _gemm(low: Lowering, index: int, node: Node, weights: Any) -> Group | None:
     a, b = node.inputs
     shape, out = graph.shapes[a], graph.shapes[node.outputs[0]]
     m, k, n = elements(shape[:-1]), shape[-1], weights.shape[1]
-    quarter = low.lanes // 4 if low.lanes > 4 else 1
-    ragged = n % max(quarter, 2) != 0
-    columns = -(-n // low.lanes) * low.lanes if ragged else n
-    nb, lanes = column_block(columns, m, low.lanes, low.registers)
-    kernel = Gemm(m, k, columns, nb, lanes, low.registers)
+    nb, lanes = column_block(n, m, low.lanes, low.registers)
+    kernel = Gemm(m, k, n, nb, lanes, low.registers)
 
     def packed() -> Any:
-        padded = np.zeros((k, columns), np.float32)
+        padded = np.zeros((k, kernel.blocks * nb), np.float32)
         padded[:, :n] = weights
-        return np.ascontiguousarray(padded.reshape(k, columns // nb, nb).transpose(1, 0, 2))
+        return np.ascontiguousarray(padded.reshape(k, kernel.blocks, nb).transpose(1, 0, 2))
 
-    form = f"gemm {nb}"
     rank = len(out)
     space = Space(out, (m, n), 0, (tuple(range(rank - 1)), (rank - 1,)))
 
     def write(lw: Lowering, g: Group) -> None:
+        full = with_chain(kernel, lw.chain(g))
         data = lw.line.view(lw.get(a), (m, k))
-        if not ragged:
-            full = with_chain(kernel, lw.chain(g))
-            others = [f for other in GEMM_FORMS for f in other(lw, full, data, b, weights)]
-            lw.call(g, full, [data, lw.weight(b, form, packed, full.inputs[1])], others)
-            return
-        wide = lw.line.new(kernel.output, "float32")  # the chain runs while the padding is cut off
-        lw.append(kernel, [data, lw.weight(b, form, packed)], wide, "MatMul")
-        cut = Move("slice", ((0, 0), (1, 1)), ((kernel.output, "float32"),), (m, n), lw.lanes, chain=lw.chain(g))
-        lw.call(g, cut, [wide])
+        others = [f for other in GEMM_FORMS for f in other(lw, full, data, b, weights)]
+        lw.call(g, full, [data, lw.weight(b, f"gemm {nb}", packed, full.inputs[1])], others)
 
     return low.grow(low.group(index, node, space, write))
 

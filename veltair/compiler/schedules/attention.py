@@ -7,6 +7,7 @@ cache. Scores are not divided by their sum: the few results are (as in Milakov a
 calculation for softmax", without the online part, since a row tile of scores fits).
 """
 
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from tvm import te, tirx
 
 from veltair.compiler.expr import fast_exp
 from veltair.compiler.graph import Shape, elements
-from veltair.compiler.schedules.base import Chain, Kernel, Knobs, result, schedule_of, unroll_tile
+from veltair.compiler.schedules.base import Chain, Kernel, Knobs, result, schedule_of, tree, unroll_tile
 from veltair.compiler.views import Layout
 
 _LOWEST = -3.4028234e38
@@ -97,8 +98,7 @@ class Attention(Kernel):
             name="packed",
         )
         d, r = te.reduce_axis((0, self.d), "d"), te.reduce_axis((0, n), "r")
-        block, lane_r = te.reduce_axis((0, columns), "jb"), te.reduce_axis((0, v), "l")
-        block2, lane2 = te.reduce_axis((0, columns), "jb2"), te.reduce_axis((0, v), "l2")
+        block, block2 = te.reduce_axis((0, columns), "jb"), te.reduce_axis((0, columns), "jb2")
         s = te.compute(
             (heads, rows, columns, v),
             lambda z, i, j, lane: te.sum(q[self.q.index([*parts(z), clamped(i, m, rows), d])] * keys[z, j, d, lane], axis=d),
@@ -113,10 +113,10 @@ class Attention(Kernel):
 
         w = te.compute((heads, rows, columns, v), score, name="w")
         top_part = te.compute((heads, rows, v), lambda z, i, t: te.max(w[z, i, block, t], axis=block), name="top_part")
-        top = te.compute((heads, rows), lambda z, i: te.max(top_part[z, i, lane_r], axis=lane_r), name="top")
+        top = te.compute((heads, rows), lambda z, i: tree([top_part[z, i, t] for t in range(v)], tirx.max), name="top")
         e = te.compute((heads, rows, columns, v), lambda z, i, j, t: fast_exp(w[z, i, j, t] - top[z, i]), name="e")
         total_part = te.compute((heads, rows, v), lambda z, i, t: te.sum(e[z, i, block2, t], axis=block2), name="total_part")
-        total = te.compute((heads, rows), lambda z, i: te.sum(total_part[z, i, lane2], axis=lane2), name="total")
+        total = te.compute((heads, rows), lambda z, i: tree([total_part[z, i, t] for t in range(v)], operator.add), name="total")
 
         def share(z: Any, i: Any) -> Any:
             one = tirx.const(1.0, "float32") / total[z, i]

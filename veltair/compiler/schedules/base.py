@@ -6,7 +6,7 @@ handed even where a caller still holds it, so nothing scheduled is ever schedule
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -160,6 +160,15 @@ def unroll_tile(sch: Any, block: Any, depth: int) -> None:
         if extent(sch, loop) <= 32:
             sch.unroll(loop)
     sch.vectorize(last)
+
+
+def tree(values: Sequence[Any], combine: Callable[[Any, Any], Any]) -> Any:
+    """All values combined in pairs, halves with halves: as the lanes of a register are, by shuffles and few steps."""
+    while len(values) > 1:
+        half = len(values) // 2
+        pairs = [combine(a, b) for a, b in zip(values[:half], values[half:], strict=False)]
+        values = pairs + list(values[2 * half :])
+    return values[0]
 
 
 def zero(dtype: str = "float32") -> Any:

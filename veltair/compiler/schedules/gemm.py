@@ -20,19 +20,23 @@ from veltair.compiler.schedules.base import (
     unroll_tile,
     vector_width,
 )
+from veltair.compiler.schedules.ragged import whole_vectors
 
 
 def column_block(n: int, m: int, lanes: int, registers: int) -> tuple[int, int]:
-    """Columns of a packed block and vector width for `n` columns (a multiple of the width): the best tile's, for `m` rows."""
+    """Columns of a packed block and vector width for `n` columns: the best tile's, for `m` rows; the last may be ragged."""
     v = vector_width(n, lanes)
+    v = lanes if v == 1 else v
+    vectors = -(-n // v)
     best = min(
-        divisors(n // v, 6),
-        key=lambda cb: min(
+        range(1, min(vectors, 6) + 1),
+        key=lambda cb: -(-vectors // cb) * cb / vectors
+        * min(
             (-(-m // mr) * mr / m * max(1.0, 10 / (cb * mr)) * (1 + 0.6 * (cb + mr) / (cb * mr)))
             for mr in range(1, min(m, 16) + 1)
             if cb * mr <= registers
         ),
-    )
+    )  # fmt: skip
     return best * v, v
 
 
@@ -45,7 +49,10 @@ def row_tiles(m: int, vectors: int, registers: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Gemm(Kernel):
-    """(m, k) x packed (n/nb, k, nb) -> (m, n), n a multiple of nb. Knobs: `mr`, `ru` (unrolled k), `order` (1: rows outside)."""
+    """(m, k) x packed (blocks, k, nb) -> (m, n). Knobs: `mr`, `ru` (unrolled k), `order` (1: rows outside).
+
+    Where nb does not divide n, the weights' last block is filled up with zeros and the last columns are stored one by one.
+    """
 
     m: int
     k: int
@@ -57,8 +64,13 @@ class Gemm(Kernel):
     kind = "gemm"
 
     @property
+    def blocks(self) -> int:
+        """Column blocks of the weights."""
+        return -(-self.n // self.nb)
+
+    @property
     def inputs(self) -> tuple[tuple[Shape, str], ...]:
-        return ((self.m, self.k), "float32"), ((self.n // self.nb, self.k, self.nb), "float32")
+        return ((self.m, self.k), "float32"), ((self.blocks, self.k, self.nb), "float32")
 
     @property
     def constants(self) -> tuple[tuple[Shape, str], ...]:
@@ -90,7 +102,7 @@ class Gemm(Kernel):
             row = i if rows == m else tirx.min(i, m - 1)  # a ragged last tile repeats the last row
             return te.sum(x[row, r] * w[tirx.floordiv(j, nb), r, tirx.floormod(j, nb)], axis=r)
 
-        acc = te.compute((rows, self.n), multiply, name="acc")
+        acc = te.compute((rows, self.blocks * nb), multiply, name="acc")
         out = te.compute((m, self.n), lambda *at: self.chain.apply(acc(*at), at, operands), name="out")
         sch = schedule_of([x, w, *operands, out])
         block, last = sch.get_sblock("acc"), sch.get_sblock("out")
@@ -112,13 +124,13 @@ class Gemm(Kernel):
         if extent(sch, column) > self.lanes:
             _, column = sch.split(column, [None, self.lanes])
         sch.vectorize(column)
-        return result(sch)
+        return result(sch) if self.n % nb == 0 else whole_vectors(result(sch))
 
     def traffic_bytes(self, knobs: Knobs) -> int:
         data, weights = 4 * self.m * self.k, 4 * self.n * self.k
         swept = 0
         if knobs.get("order", 0) == 0 and data > L2_BYTES:
-            swept = data * (self.n // self.nb - 1)
+            swept = data * (self.blocks - 1)
         elif knobs.get("order", 0) == 1 and weights > L2_BYTES:
             swept = weights * (-(-self.m // knobs.get("mr", 1)) - 1)
         return self.streamed_bytes() + swept
