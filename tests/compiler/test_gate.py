@@ -1,5 +1,6 @@
 """The gate on forms that stray: they are left out with the reason, and the exact ones stay."""
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def compiled_with(form: type[Gemm], tmp_path: Path, monkeypatch: pytest.MonkeyPa
         records = Records(host_target().mcpu, [])
         records.put(kernel.key, [Timed(kernel.candidates()[0], 2.0, 2.0)])
         records.put(odd.key, [Timed(kernel.candidates()[0], 1.0, 1.0)])
-        records.write(tmp_path, "small", {kernel.key: "direct", odd.key: "odd"}, {})
+        records.write(tmp_path, "known", {kernel.key: "direct", odd.key: "odd"})
         packed = lambda: weights.reshape(kernel.k, -1, kernel.nb).transpose(1, 0, 2)  # noqa: E731
         return [(odd, [data, low.weight(name, "again", packed, odd.inputs[1])])]
 
@@ -81,3 +82,26 @@ def test_a_form_within_its_own_tolerance_passes(tmp_path: Path, monkeypatch: pyt
     assert "off by" not in odd["why"]
     assert made.report["gate"]["checks"]["fast: cosine"] == "1.000000"
     assert made.report["gate"]["checks"]["fast: top-1"].startswith("same in ")
+
+
+def test_a_second_compile_keeps_what_the_first_one_chose_and_says_what_that_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = compiled_with(OffByTenPercent, tmp_path, monkeypatch)
+    (kept,) = [c["name"] for c in first.report["blocks"][0]["candidates"] if c["kept"]]
+    again = compile_model(tmp_path / "small.onnx", out=tmp_path / "out", gate_inputs=[X], tuning=tmp_path)
+    (block,) = again.report["blocks"]
+    assert [c["name"] for c in block["candidates"]] == [kept]
+    assert "is off by 1.0e-01" in block["dropped_before"]["fast"]
+    assert block["exact_regret"] == first.report["blocks"][0]["exact_regret"]
+
+
+def test_a_damaged_choice_in_the_records_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled_with(OffByTenPercent, tmp_path, monkeypatch)
+    (path,) = tmp_path.glob("*/small.json")
+    content = json.loads(path.read_text())
+    for fingerprint in content["selections"]:
+        content["selections"][fingerprint] = [{"kept": ["none such"]}]
+    path.write_text(json.dumps(content))
+    again = compile_model(tmp_path / "small.onnx", out=tmp_path / "out", gate_inputs=[X], tuning=tmp_path)
+    assert {c["algorithm"] for c in again.report["blocks"][0]["candidates"]} == {"direct", "odd"}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tvm import te
 
 from veltair.bundle.store import open_bundle
 from veltair.compiler import measure, parts
@@ -12,7 +13,7 @@ from veltair.compiler.build import compile_model
 from veltair.compiler.line import Call, Line
 from veltair.compiler.parts import PART_US, divide_long_calls, parallel_extents
 from veltair.compiler.records import Timed
-from veltair.compiler.schedules.conv import Conv, Window
+from veltair.compiler.schedules.base import result, schedule_of
 from veltair.compiler.schedules.gemm import Gemm
 from veltair.engine.lanes import set_cores
 from veltair.engine.program import Program
@@ -21,7 +22,6 @@ from .small import assert_equal, model_of, reference, save
 
 GEMM = Gemm(96, 64, 256, 64, 16)
 KNOBS = GEMM.candidates()[0]
-PADDED = Conv(1, 2, 16, 14, 14, 2, 16, Window((3, 3), pads=(1, 1, 1, 1)))
 
 
 def test_parallel_loops_are_counted_with_their_iterations() -> None:
@@ -53,26 +53,30 @@ class Twice(Gemm):
     kind = "twice"
 
     def build(self, knobs: object) -> object:
-        return PADDED.build({"cb": 2, "ow": 7, "order": 0, "hb": 1})
+        x = te.placeholder((8, 16), name="x")
+        once = te.compute((8, 16), lambda i, j: x[i, j] + 1.0, name="once")
+        out = te.compute((8, 16), lambda i, j: once[i, j] * 2.0, name="out")
+        sch = schedule_of([x, out])
+        for name in ("once", "out"):
+            sch.parallel(sch.get_loops(sch.get_sblock(name))[0])
+        return result(sch)
+
+
+TWICE = Twice(96, 64, 256, 64, 16)
 
 
 def test_a_kernel_of_two_parallel_loops_stays_whole() -> None:
-    twice = Twice(96, 64, 256, 64, 16)
-    if len(parallel_extents(twice.build({}))) < 2:
-        pytest.skip("the padded convolution is one parallel loop now")
-    line, _ = divide_long_calls(line_of(twice), {twice.key: [Timed(KNOBS, 9 * PART_US, 9 * PART_US)]})
+    assert parallel_extents(TWICE.build({})) == [8, 8]
+    line, _ = divide_long_calls(line_of(TWICE), {TWICE.key: [Timed(KNOBS, 9 * PART_US, 9 * PART_US)]})
     assert [c.parts for c in line.calls] == [1]
 
 
 def test_a_form_that_is_much_faster_whole_is_not_given_up_for_parts() -> None:
-    twice = Twice(96, 64, 256, 64, 16)
-    if len(parallel_extents(twice.build({}))) < 2:
-        pytest.skip("the padded convolution is one parallel loop now")
-    ranked = {GEMM.key: [Timed(KNOBS, 9 * PART_US, 9 * PART_US)], twice.key: [Timed(KNOBS, 5 * PART_US, 5 * PART_US)]}
-    line, _ = divide_long_calls(line_of(GEMM, twice), ranked)
+    ranked = {GEMM.key: [Timed(KNOBS, 9 * PART_US, 9 * PART_US)], TWICE.key: [Timed(KNOBS, 5 * PART_US, 5 * PART_US)]}
+    line, _ = divide_long_calls(line_of(GEMM, TWICE), ranked)
     assert [c.parts for c in line.calls] == [1]
-    ranked[twice.key] = [Timed(KNOBS, 8.5 * PART_US, 8.5 * PART_US)]
-    line, _ = divide_long_calls(line_of(GEMM, twice), ranked)
+    ranked[TWICE.key] = [Timed(KNOBS, 8.5 * PART_US, 8.5 * PART_US)]
+    line, _ = divide_long_calls(line_of(GEMM, TWICE), ranked)
     assert len(line.calls) > 1
     assert all(c.others == () for c in line.calls)
 

@@ -4,9 +4,8 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,6 @@ import psutil
 from veltair.bundle.format import SCHEMA_VERSION, Batched, Manifest, MeasureSpec, QosSpec, TargetSpec
 from veltair.bundle.store import NO_ROOM, Bundle, open_bundle, to_model, write_bundle
 from veltair.compiler.assemble import (
-    Blocks,
-    Memory,
     Setting,
     WeightFile,
     block_candidates,
@@ -27,15 +24,16 @@ from veltair.compiler.assemble import (
     place,
     ports,
 )
-from veltair.compiler.blocks import Span, cut
-from veltair.compiler.candidates import Lines, candidate_lines
+from veltair.compiler.blocks import cut
+from veltair.compiler.candidates import candidate_lines
+from veltair.compiler.choose import choose, fingerprint, kept_rules, remember, remembered
 from veltair.compiler.fallback import fallback
-from veltair.compiler.gate import Reference, Verdict, check_inputs, compared_values, made_values, run_gate
+from veltair.compiler.form import Form
+from veltair.compiler.gate import Reference, check_inputs, compared_values, made_values, run_gate
 from veltair.compiler.graph import Graph
 from veltair.compiler.line import Line
 from veltair.compiler.lower import Lowering
-from veltair.compiler.measure import WARMUP, Measured, measure
-from veltair.compiler.onnx_import import Imported
+from veltair.compiler.measure import MOST_REPEATS, REPEATS_WHEN_CHOSEN, WARMUP, measure
 from veltair.compiler.operators import HANDLERS
 from veltair.compiler.parts import divide_long_calls
 from veltair.compiler.peaks import fma_peak_gflops, stream_bandwidth
@@ -44,9 +42,7 @@ from veltair.compiler.records import Records, shipped_folder, user_folder
 from veltair.compiler.report import render_report
 from veltair.compiler.report_schema import Peaks, Report
 from veltair.compiler.reporting import Told, made_report
-from veltair.compiler.schedules.base import Kernel
 from veltair.compiler.search import describe, search
-from veltair.compiler.select import Candidate, Selection, select
 from veltair.compiler.simplify import simplify
 from veltair.compiler.sources import load_model
 from veltair.compiler.target import BF16, cpu_name, host_target
@@ -66,27 +62,6 @@ class Compiled:
     folder: Path
     manifest: Manifest
     report: dict[str, Any]
-
-
-@dataclass(slots=True)
-class Form:
-    """The model at one batch size, on its way through the stages."""
-
-    batch: int
-    imported: Imported
-    line: Line
-    samples: list[Mapping[str, Any]]
-    lines: Lines = field(default_factory=dict)
-    spans: list[Span] = field(default_factory=list)
-    blocks: Blocks = ()
-    memory: Memory | None = None
-    verdict: Verdict | None = None
-    measured: Measured | None = None
-    chosen: list[Selection] = field(default_factory=list)
-
-    @property
-    def kernels(self) -> dict[str, Kernel]:
-        return {form.kernel.key: form.kernel for call in self.line.calls for form in call.forms}
 
 
 @contextmanager
@@ -159,7 +134,8 @@ def compile_model(
             form.lines = candidate_lines(form.line, ranked, allowed)
             quickest = [chosen.us for chosen in form.lines.get("fast", form.lines["direct"])]
             form.spans = cut(form.line, quickest, made_values(form.imported.folded))
-            form.blocks = block_candidates(form.lines, form.spans)
+            form.fingerprint = fingerprint(form, allowed)
+            form.blocks = block_candidates(form.lines, form.spans, kept_rules(form, records))
         symbols = build_library((c for form in forms for block in form.blocks for c in block), cpu, Path(scratch, "blocks.so"))
         weights = WeightFile(Path(scratch, "draft.bin"))
         for form in forms:
@@ -181,8 +157,11 @@ def compile_model(
         cores = sorted(psutil.Process().cpu_affinity() or [0])
         for number, (form, program) in enumerate(zip(forms, programs, strict=True)):
             part = lambda i, n, k=number: on_progress("measure", k * n + i, n * len(forms))  # noqa: E731
-            form.measured = measure(program, form.samples[0], cores, part)
-            form.chosen = _select(form)
+            known = records.selections.get(form.fingerprint)
+            most = REPEATS_WHEN_CHOSEN if known else MOST_REPEATS
+            form.measured = measure(program, form.samples[0], cores, part, most)
+            form.chosen = remembered(form, known) if known else choose(form)
+        remember(forms, records, described, Path(tuning) if tuning else user_folder(), name)
 
         stages.start("write")
         manifest, kept = _finish(draft, forms, cpu, len(cores), memory, Path(scratch, "kept.bin"))
@@ -193,7 +172,7 @@ def compile_model(
         library = Path(scratch, "blocks.so")
         folder = write_bundle(Path(out) / name, manifest, weights_file, library, report, render_report(report))
         on_progress("write", 1, 1)
-    return Compiled(folder, open_bundle(folder).manifest, report)
+    return Compiled(folder, open_bundle(folder).manifest, dict(report))
 
 
 class _Stages:
@@ -322,36 +301,6 @@ def _peaks(precisions: Collection[str]) -> Peaks:
         gflops={precision: round(fma_peak_gflops(precision), 1) for precision in precisions},
         bandwidth_bytes_per_us=round(stream_bandwidth()),
     )
-
-
-def _select(form: Form) -> list[Selection]:
-    """What each block keeps of the candidates that passed the gate; all blocks of a layer in parts keep the same."""
-    chosen: list[Selection] = []
-    while len(chosen) < len(form.blocks):
-        first = len(chosen)
-        layer = [first, *takewhile(lambda b: form.spans[b].continues, range(first + 1, len(form.blocks)))]
-        chosen += [_select_for(form, layer)] * len(layer)
-    return chosen
-
-
-def _select_for(form: Form, layer: Sequence[int]) -> Selection:
-    assert form.measured is not None
-    assert form.verdict is not None
-    rejected = {v: why for (block, v), why in form.verdict.rejected.items() if block in layer}
-    candidates = form.blocks[layer[0]]
-    places = [v for v in range(len(candidates)) if v not in rejected]
-    found = select(
-        [
-            Candidate(
-                candidates[v].name,
-                tuple(map(sum, zip(*(form.measured.at_points(b, v) for b in layer), strict=True))),
-                max(form.measured.pressure[b][v] for b in layer),
-                candidates[v].exact,
-            )
-            for v in places
-        ]
-    )
-    return found.moved(places, {candidates[v].name: why for v, why in rejected.items()})
 
 
 def _finish(

@@ -22,6 +22,7 @@ QUIET_SPREAD = 0.25  # a quiet machine stays under a tenth
 SCALES_AT_LEAST = 0.9  # time on all cores over time on one; no model with any parallel kernel stays above
 WORTH_SHARING_US = 1000  # smaller models may well gain nothing from a second core
 DEFAULT_BANDWIDTH = 20_000.0  # bytes per us: where a single core leaves no room for an antagonist
+REPEATS_WHEN_CHOSEN = 6  # only the table's times are wanted then, no choice between candidates
 LEVELS = (0.0, 0.5, 1.0)  # of each resource
 PROBED_S = 0.25  # of runs of each setting while the probe feels what they exert
 LEAST_FELT = 0.03  # an antagonist at full level that slows the probe by less shows nothing about anyone's pressure
@@ -62,16 +63,18 @@ class Measured:
         return sorted(self.bandwidth_us[0][0])[:-1]
 
 
-def measure(program: Program, inputs: Mapping[str, Any], cores: Sequence[int], done: Callable[[int, int], None]) -> Measured:
+def measure(
+    program: Program, inputs: Mapping[str, Any], cores: Sequence[int], done: Callable[[int, int], None], most: int = MOST_REPEATS
+) -> Measured:
     """Time every block on the first 1..len(cores) of `cores`; the last core makes the pressure while it is not used.
 
     With all cores taken no co-runner can exist, so that row scales by what the next narrower one lost to pressure.
     A disturbed measurement (wide spread, or all cores no faster than one) is made again, ATTEMPTS times at most, and the
-    quietest counts. The calling thread is left on all cores.
+    quietest counts. `most` bounds the repeats. The calling thread is left on all cores.
     """
     attempts: list[Measured] = []
     while len(attempts) < ATTEMPTS:
-        attempts.append(_measure_once(program, inputs, cores, done))
+        attempts.append(_measure_once(program, inputs, cores, done, most))
         if not _disturbed(attempts[-1]):
             break
     return min(attempts, key=lambda m: _whole_us(m, 1) + _whole_us(m, len(cores)))
@@ -119,7 +122,7 @@ class _Runner:
 
 
 def _measure_once(
-    program: Program, inputs: Mapping[str, Any], cores: Sequence[int], done: Callable[[int, int], None]
+    program: Program, inputs: Mapping[str, Any], cores: Sequence[int], done: Callable[[int, int], None], most: int
 ) -> Measured:
     runner = _Runner(program, inputs, cores)
     levels = LEVELS if len(cores) > 1 else LEVELS[:1]
@@ -133,7 +136,7 @@ def _measure_once(
     try:
         for setting in settings:
             runner.run(setting)
-        repeats = _repeats(runner, settings, len(ladder))
+        repeats = min(most, _repeats(runner, settings, len(ladder)))
         found: dict[Pressure, Samples] = {}
         for step, pressure in enumerate(ladder):
             usable = [(v, w) for v, w in settings if pressure.level == 0.0 or w < len(cores)]

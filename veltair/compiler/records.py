@@ -53,6 +53,7 @@ class Records:
     def __init__(self, mcpu: str, folders: Iterable[Path]) -> None:
         self.mcpu = mcpu
         self._known: dict[str, Entry] = {}
+        self.selections: dict[str, Any] = {}  # fingerprint of a model's candidates -> what `select` kept of them
         for folder in folders:
             for path in sorted((folder / mcpu).glob("*.json")):
                 self._read(path)
@@ -66,6 +67,7 @@ class Records:
                 ranked = [Timed(dict(knobs), float(us), float(wide)) for knobs, us, wide in entry["ranked"]]
                 how = content["how"][entry["how"]] if "how" in entry else {}
                 self._known[key] = Entry(ranked, float(entry.get("spread", 0.0)), how)
+            self.selections.update(content.get("selections", {}))
         except (OSError, ValueError, LookupError, TypeError):
             return  # a cache: a damaged file costs a search, nothing else
 
@@ -77,16 +79,18 @@ class Records:
         return self._known.get(key)
 
     def put(self, key: str, timed: Ranked, spread: float = 0.0, how: Mapping[str, Any] | None = None) -> None:
-        """Keep the KEPT fastest on one core, and the fastest on all."""
+        """Keep the KEPT fastest on one core, and the fastest on all; times as a file holds them, so that both choose alike."""
+        timed = [Timed(t.knobs, round(t.us, 1), round(t.us_wide, 1)) for t in timed]
         ranked = sorted(timed, key=lambda t: t.us)
         widest = min(timed, key=lambda t: t.us_wide)
         kept = ranked[:KEPT] if widest in ranked[:KEPT] else [*ranked[: KEPT - 1], widest]
         self._known[key] = Entry(kept, spread, dict(how or {}))
 
-    def write(self, folder: Path, model: str, described: Mapping[str, str]) -> Path:
+    def write(self, folder: Path, model: str, described: Mapping[str, str], selected: Iterable[str] = ()) -> Path:
         """Write what is known of the kernels in `described` (key -> what it computes) as the model's file, whole or not at all.
 
-        Cheap enough to be called after every kernel of a search: 10 KB a hundred kernels.
+        `selected` are the fingerprints of the selections that belong to the model. Cheap enough to be called after every
+        kernel of a search: 10 KB a hundred kernels.
         """
         path = folder / self.mcpu / f"{model}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,16 +103,17 @@ class Records:
                 hows.append(known.how)
             entry = {
                 "what": what,
-                "ranked": [[t.knobs, round(t.us, 1), round(t.us_wide, 1)] for t in known.ranked],
+                "ranked": [[t.knobs, t.us, t.us_wide] for t in known.ranked],
                 "spread": round(known.spread, 3),
                 "how": hows.index(known.how),
             }
             lines.append(f"{json.dumps(key)}: {json.dumps(entry, separators=(',', ':'))}")
         head = f'{{"schedules": {SCHEDULES},\n"how": {json.dumps(hows)},\n'
         body = ",\n".join(lines)
+        choices = ",\n".join(f"{json.dumps(s)}: {json.dumps(self.selections[s], separators=(',', ':'))}" for s in selected)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         try:
-            temporary.write_text(f'{head}"kernels": {{\n{body}\n}}}}\n')
+            temporary.write_text(f'{head}"kernels": {{\n{body}\n}},\n"selections": {{\n{choices}\n}}}}\n')
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -41,6 +41,7 @@ class Block(TypedDict):
     candidates: list[Candidate]
     regret: float | None  # of the kept set against the best candidate, at its worst point
     exact_regret: float | None  # the same for tenants that want fp32
+    dropped_before: NotRequired[dict[str, str]]  # candidates that the compile which made the records dropped -> why
 
 
 class KernelRow(TypedDict):
@@ -118,3 +119,4 @@ class Report(TypedDict):
     search: Search
     gate: Gate
     seconds: dict[str, float]  # stage -> how long it took
+    batched: NotRequired[list["Report"]]  # the other batch sizes of the same compile

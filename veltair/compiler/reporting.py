@@ -1,5 +1,6 @@
 """What a compile has to tell, in the form of `report_schema`: filled here, drawn elsewhere."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -95,7 +96,8 @@ def _whole(told: Told, *, exact: bool) -> list[float]:
 
 def _block(manifest: Manifest, told: Told, b: int) -> Block:
     spec, candidates, chosen = manifest.at_batch(told.batch).blocks[b], told.blocks[b], told.chosen[b]
-    told_of_choice = chosen.as_data()
+    told_of_choice = chosen.as_data([c.name for c in candidates])
+    names = {c.name for c in candidates}
     return Block(
         name=spec.name,
         kernels=sum(c.call.part == 0 for c in candidates[0].calls),
@@ -104,6 +106,7 @@ def _block(manifest: Manifest, told: Told, b: int) -> Block:
         candidates=[_candidate(told, b, v, candidate, chosen) for v, candidate in enumerate(candidates)],
         regret=told_of_choice["regret"],
         exact_regret=told_of_choice["exact_regret"],
+        dropped_before={name: why for name, why in chosen.dropped.items() if name not in names},
     )
 
 
@@ -125,15 +128,19 @@ def _candidate(told: Told, b: int, v: int, candidate: BlockCandidate, chosen: Se
         tolerance=candidate.tolerance,
     )
     if kept:
-        made["worth"] = chosen.as_data()["worth"][candidate.name]
+        made["worth"] = _share(chosen.worth[candidate.name])
     return made
 
 
 def _why_kept(name: str, chosen: Selection) -> str:
     if name in chosen.gentle:
         return "presses least on others"
-    worth = chosen.as_data()["worth"][name]
+    worth = _share(chosen.worth[name])
     return "nothing else is exact" if worth is None else f"{worth:.1%} slower at worst without it"
+
+
+def _share(worth: float) -> float | None:
+    return None if worth == math.inf else round(worth, 4)
 
 
 def _slowest(told: Told, peaks: Peaks, total: float, what: Callable[[Kernel], str]) -> list[KernelRow]:

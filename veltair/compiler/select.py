@@ -5,6 +5,7 @@ A point is a core count and a pressure on one resource. The kept set must come w
 point, once for tenants that allow any precision and once for those that want fp32. What adds nothing is dropped.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -42,14 +43,35 @@ class Selection:
         """The same among more candidates: what was number i is number `places[i]`, and `dropped` had not been offered."""
         return replace(self, kept=tuple(places[i] for i in self.kept), dropped={**self.dropped, **dropped})
 
-    def as_data(self) -> dict[str, Any]:
+    def as_data(self, names: Sequence[str]) -> dict[str, Any]:
+        """As plain data; `names` are those of all candidates."""
         return {
+            "kept": [names[i] for i in self.kept],
             "worth": {name: _rounded(worth) for name, worth in self.worth.items()},
             "gentle": list(self.gentle),
             "regret": _rounded(self.regret),
             "exact_regret": _rounded(self.exact_regret),
             "dropped": dict(self.dropped),
         }
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any], names: Sequence[str]) -> "Selection":
+        """What `as_data` gave, where the candidates are now `names`.
+
+        Raises LookupError, TypeError or ValueError for other data.
+        """
+
+        def share(value: float | None) -> float:
+            return math.inf if value is None else float(value)
+
+        return cls(
+            tuple(names.index(name) for name in data["kept"]),
+            {str(name): share(worth) for name, worth in data["worth"].items()},
+            tuple(data["gentle"]),
+            share(data["regret"]),
+            share(data["exact_regret"]),
+            dict(data["dropped"]),
+        )
 
 
 def select(candidates: Sequence[Candidate]) -> Selection:
@@ -89,7 +111,7 @@ def _losses(candidates: Sequence[Candidate], kept: Sequence[int], allowed: Seque
     """At each point, how much slower the kept set is than the best allowed candidate."""
     usable = [i for i in kept if i in allowed]
     if not usable:
-        return [float("inf")]
+        return [math.inf]
     return [have / best - 1.0 for have, best in zip(_best(candidates, usable), _best(candidates, allowed), strict=True)]
 
 
@@ -139,4 +161,4 @@ def _why_not(candidates: Sequence[Candidate], kept: Sequence[int], i: int) -> st
 
 def _rounded(share: float) -> float | None:
     """None stands for what cannot be done without."""
-    return round(share, 4) if share != float("inf") else None
+    return round(share, 4) if share != math.inf else None
