@@ -126,6 +126,15 @@ def write_slow(folder: Path, artifacts: Path) -> Path:
     return write_bundle(folder, slow_manifest(), b"", artifacts / "slow" / "blocks.so", {})
 
 
+def test_a_page_for_people_is_checked_like_every_other_file(artifacts: Path, tmp_path: Path) -> None:
+    library = artifacts / "slow" / "blocks.so"
+    folder = write_bundle(tmp_path / "slow", slow_manifest(), b"", library, {}, "<!doctype html>")
+    assert set(open_bundle(folder).manifest.files) == {"weights.bin", "blocks.so", "report.json", "report.html"}
+    (folder / "report.html").write_text("other")
+    with pytest.raises(BundleCorrupt, match=r"report\.html: its sha256 differs"):
+        open_bundle(folder)
+
+
 @pytest.mark.parametrize("can_exchange", [True, False])
 def test_a_newer_bundle_takes_the_place_of_the_older(
     tiny: Path, artifacts: Path, monkeypatch: pytest.MonkeyPatch, can_exchange: bool

@@ -1,0 +1,100 @@
+"""A block's candidates and the proof that those which were kept are enough: at every point, what the best one would gain."""
+
+from collections.abc import Mapping, Sequence
+
+from veltair.compiler.report.markup import count, dot, size, table, text, time
+from veltair.compiler.report.roofline import place
+from veltair.compiler.report_schema import Block, Candidate, Peaks, Point
+
+WITHIN = 0.05  # of the best candidate at every point: the aim of the selection
+
+
+def blocks_section(blocks: Sequence[Block], points: Sequence[Point], peaks: Peaks, colours: Mapping[str, int]) -> str:
+    """One fold a block, the slowest open."""
+    whole = sum(_best_alone(block) for block in blocks) or 1.0
+    slowest = max(range(len(blocks)), key=lambda b: _best_alone(blocks[b]), default=0)
+    return "".join(_block(block, points, peaks, colours, whole, b == slowest) for b, block in enumerate(blocks))
+
+
+def _best_alone(block: Block) -> float:
+    """Microseconds of the quickest kept candidate on one core, with nothing pressing."""
+    return min(c["us"][0] for c in block["candidates"] if c["kept"])
+
+
+def _speed(block: Block, candidate: Candidate, peaks: Peaks) -> str:
+    if not block["flops"]:
+        return f"moves {candidate['traffic_bytes'] / candidate['us'][0] / 1e3:.1f} GB/s"
+    where = place(block, candidate, peaks)
+    return f"{where.gflops:.0f} GFLOP/s, {where.gflops / where.roof:.0%} of its roof"
+
+
+def _block(block: Block, points: Sequence[Point], peaks: Peaks, colours: Mapping[str, int], whole: float, opened: bool) -> str:
+    kept = [c for c in block["candidates"] if c["kept"]]
+    quickest = min(kept, key=lambda c: c["us"][0])
+    regret = _regret(block)
+    facts = [
+        f"{len(kept)} of {len(block['candidates'])} kept",
+        f"{time(quickest['us'][0])} on one core, {quickest['us'][0] / whole:.0%} of the model",
+        _speed(block, quickest, peaks),
+        f"{count(block['kernels'], 'kernel')}, {block['flops'] / 1e6:.1f} MFLOP",
+        f"{size(block['live_bytes'])} alive behind it",
+    ]
+    spans = "".join(f"<span>{text(fact)}</span>" for fact in facts)
+    badge = f'<span class="badge {"good" if regret <= WITHIN else "bad"}">at most {regret:.1%} from the best</span>'
+    heads = ["candidate", "why kept or dropped", *(point_name(p) for p in points), *_OTHER_HEADS]
+    rows = [_candidate(c, block, colours) for c in block["candidates"]]
+    rows += _proof(block["candidates"], len(heads))
+    classes = ["" if c["kept"] else "dropped" for c in block["candidates"]] + ["sum"] * 2
+    return (
+        f"<details{' open' if opened else ''}><summary><b>{text(block['name'])}</b>{badge}{spans}</summary>"
+        f"<div>{table(heads, rows, left=2, classes=classes)}</div></details>"
+    )
+
+
+_OTHER_HEADS = ("traffic", "working set", "presses on others", "gate error", "allowed", "calls by form")
+
+
+def point_name(point: Point) -> str:
+    cores = count(point["cores"], "core")
+    return f"{cores}, {point['resource']} {point['pressure']:.0%}" if point["resource"] else cores
+
+
+def _candidate(c: Candidate, block: Block, colours: Mapping[str, int]) -> list[str]:
+    forms = ", ".join(f"{n} {form}" for form, n in sorted(c["forms"].items(), key=lambda f: -f[1]))
+    best = [min(us) for us in zip(*(other["us"] for other in block["candidates"]), strict=True)]
+    times = [f'<td class="{"best" if us <= least else ""}">{time(us)}</td>' for us, least in zip(c["us"], best, strict=True)]
+    exerts = ", ".join(f"{resource} {pressure:.2f}" for resource, pressure in c["exerts"].items())
+    over = "over" if not c["gate_error"] <= c["tolerance"] else ""
+    return [
+        dot(colours[c["name"]]) + text(c["name"]),
+        f'<td class="wrap">{text("kept: " if c["kept"] else "dropped: ")}{text(c["why"])}</td>',
+        *times,
+        size(c["traffic_bytes"]),
+        size(c["working_set_bytes"]),
+        text(exerts or "-"),
+        f'<td class="{over}">{c["gate_error"]:.1e}</td>',
+        f"{c['tolerance']:.0e}",
+        f'<td class="left">{text(forms)}</td>',
+    ]
+
+
+def _losses(candidates: Sequence[Candidate]) -> list[float]:
+    """At each point, how much slower the best kept candidate is than the best of all that passed the gate."""
+    passed = [c for c in candidates if c["kept"] or c["gate_error"] <= c["tolerance"]]
+    every = zip(*(c["us"] for c in passed), strict=True)
+    kept = zip(*(c["us"] for c in candidates if c["kept"]), strict=True)
+    return [min(have) / min(could) - 1.0 for have, could in zip(kept, every, strict=True)]
+
+
+def _regret(block: Block) -> float:
+    return max(_losses(block["candidates"]))
+
+
+def _proof(candidates: Sequence[Candidate], width: int) -> list[list[str]]:
+    passed = [c for c in candidates if c["kept"] or c["gate_error"] <= c["tolerance"]]
+    points = range(len(candidates[0]["us"]))
+    best = [min(passed, key=lambda c: c["us"][k])["name"] for k in points]
+    losses = _losses(candidates)
+    rest = [""] * (width - 2 - len(best))
+    cells = [f'<td class="{"over" if loss > WITHIN else ""}">{"+" if loss > 0 else ""}{loss:.1%}</td>' for loss in losses]
+    return [["best candidate", "", *map(text, best), *rest], ["kept set against it", "", *cells, *rest]]
