@@ -34,16 +34,24 @@ def line_of(kernel: Gemm, *others: Gemm) -> Line:
 
 
 def test_a_long_call_becomes_calls_of_about_a_block_each() -> None:
-    line, _ = divide_long_calls(line_of(GEMM), {GEMM.key: [Timed(KNOBS, 5 * PART_US, 3 * PART_US)]})
+    line, _ = divide_long_calls(line_of(GEMM), {GEMM.key: [Timed(KNOBS, 5 * PART_US, 3 * PART_US)]}, 1)
     count = len(line.calls)
     assert 4 <= count <= 5
     assert [(c.part, c.parts) for c in line.calls] == [(part, count) for part in range(count)]
     assert {c.tensors for c in line.calls} == {(0, 1, 2)}
 
 
+def test_every_part_has_work_for_all_cores() -> None:
+    (extent,) = parallel_extents(GEMM.build(KNOBS))
+    records = {GEMM.key: [Timed(KNOBS, 1_000 * PART_US, 500 * PART_US)]}
+    assert len(divide_long_calls(line_of(GEMM), records, 1)[0].calls) == extent
+    assert len(divide_long_calls(line_of(GEMM), records, 2)[0].calls) == extent // 2
+    assert len(divide_long_calls(line_of(GEMM), records, extent)[0].calls) == 1
+
+
 def test_a_short_call_stays_whole() -> None:
     whole = line_of(GEMM)
-    line, _ = divide_long_calls(whole, {GEMM.key: [Timed(KNOBS, PART_US, PART_US)]})
+    line, _ = divide_long_calls(whole, {GEMM.key: [Timed(KNOBS, PART_US, PART_US)]}, 1)
     assert line.calls == whole.calls
 
 
@@ -67,16 +75,16 @@ TWICE = Twice(96, 64, 256, 64, 16)
 
 def test_a_kernel_of_two_parallel_loops_stays_whole() -> None:
     assert parallel_extents(TWICE.build({})) == [8, 8]
-    line, _ = divide_long_calls(line_of(TWICE), {TWICE.key: [Timed(KNOBS, 9 * PART_US, 9 * PART_US)]})
+    line, _ = divide_long_calls(line_of(TWICE), {TWICE.key: [Timed(KNOBS, 9 * PART_US, 9 * PART_US)]}, 1)
     assert [c.parts for c in line.calls] == [1]
 
 
 def test_a_form_that_is_much_faster_whole_is_not_given_up_for_parts() -> None:
     ranked = {GEMM.key: [Timed(KNOBS, 9 * PART_US, 9 * PART_US)], TWICE.key: [Timed(KNOBS, 5 * PART_US, 5 * PART_US)]}
-    line, _ = divide_long_calls(line_of(GEMM, TWICE), ranked)
+    line, _ = divide_long_calls(line_of(GEMM, TWICE), ranked, 1)
     assert [c.parts for c in line.calls] == [1]
     ranked[TWICE.key] = [Timed(KNOBS, 8.5 * PART_US, 8.5 * PART_US)]
-    line, _ = divide_long_calls(line_of(GEMM, TWICE), ranked)
+    line, _ = divide_long_calls(line_of(GEMM, TWICE), ranked, 1)
     assert len(line.calls) > 1
     assert all(c.others == () for c in line.calls)
 

@@ -129,8 +129,9 @@ def compile_model(
         )
 
         stages.start("build")
+        cores = sorted(psutil.Process().cpu_affinity() or [0])
         for form in forms:
-            form.line, ranked = divide_long_calls(form.line, {key: records.get(key) or [] for key in form.kernels})
+            form.line, ranked = divide_long_calls(form.line, {key: records.get(key) or [] for key in form.kernels}, len(cores))
             form.lines = candidate_lines(form.line, ranked, allowed)
             quickest = [chosen.us for chosen in form.lines.get("fast", form.lines["direct"])]
             form.spans = cut(form.line, quickest, made_values(form.imported.folded))
@@ -154,7 +155,6 @@ def compile_model(
             on_progress("gate", number + 1, len(forms))
 
         stages.start("measure", len(forms))
-        cores = sorted(psutil.Process().cpu_affinity() or [0])
         for number, (form, program) in enumerate(zip(forms, programs, strict=True)):
             part = lambda i, n, k=number: on_progress("measure", k * n + i, n * len(forms))  # noqa: E731
             known = records.selections.get(form.fingerprint)

@@ -24,10 +24,10 @@ _INNER = ("body", "seq", "block", "then_case", "else_case")  # where TVM's state
 SLOWER_AT_MOST = 1.15  # a setting that can be divided is preferred to a whole one that is faster by less than this
 
 
-def divide_long_calls(line: Line, ranked: Mapping[str, Ranked]) -> tuple[Line, dict[str, Ranked]]:
+def divide_long_calls(line: Line, ranked: Mapping[str, Ranked], cores: int) -> tuple[Line, dict[str, Ranked]]:
     """The line with each long call as several, and the records of the settings that can be run so.
 
-    A call whose fastest settings cannot be divided stays whole.
+    A call whose fastest settings cannot be divided stays whole: each part must leave an iteration for each of `cores`.
     """
     left = {key: list(settings) for key, settings in ranked.items()}
     extents: dict[str, dict[int, int]] = {}
@@ -40,15 +40,15 @@ def divide_long_calls(line: Line, ranked: Mapping[str, Ranked]) -> tuple[Line, d
         for form in call.forms:
             if form.kernel.key not in extents:
                 extents[form.kernel.key] = _extents(form.kernel, ranked[form.kernel.key])
-        calls += _divided(call, ranked, extents, left)
+        calls += _divided(call, ranked, extents, left, cores)
     return replace(line, calls=calls), left
 
 
 def _divided(
-    call: Call, ranked: Mapping[str, Ranked], extents: Mapping[str, Mapping[int, int]], left: dict[str, Ranked]
+    call: Call, ranked: Mapping[str, Ranked], extents: Mapping[str, Mapping[int, int]], left: dict[str, Ranked], cores: int
 ) -> list[Call]:
     settings = [(form, i, t) for form in call.forms for i, t in enumerate(ranked[form.kernel.key])]
-    divisible = [(form, i, t) for form, i, t in settings if extents[form.kernel.key].get(i, 1) > 1]
+    divisible = [(form, i, t) for form, i, t in settings if extents[form.kernel.key].get(i, 1) >= 2 * cores]
     exact = [t.us for form, _, t in settings if form.kernel.precision == "fp32"]
     exact_divisible = [t.us for form, _, t in divisible if form.kernel.precision == "fp32"]
     if not exact_divisible or min(exact_divisible) > SLOWER_AT_MOST * min(exact):
@@ -57,9 +57,11 @@ def _divided(
         return [call]
     forms = [form for form in call.forms if any(f is form for f, _, _ in divisible)]
     for form in forms:
-        left[form.kernel.key] = [t for i, t in enumerate(ranked[form.kernel.key]) if extents[form.kernel.key].get(i, 1) > 1]
+        left[form.kernel.key] = [
+            t for i, t in enumerate(ranked[form.kernel.key]) if extents[form.kernel.key].get(i, 1) >= 2 * cores
+        ]
     form, i, fastest = min(divisible, key=lambda found: found[2].us)
-    parts = _parts(fastest, extents[form.kernel.key][i])
+    parts = _parts(fastest, extents[form.kernel.key][i], cores)
     first, *others = forms
     return [
         replace(first, part=part, parts=parts, others=tuple(replace(o, part=part, parts=parts) for o in others))
@@ -67,10 +69,10 @@ def _divided(
     ]
 
 
-def _parts(timed: Timed, extent: int) -> int:
+def _parts(timed: Timed, extent: int, cores: int) -> int:
     """The fewest parts that are short enough, of a loop of `extent` iterations."""
-    each = timed.us / extent
-    return next((p for p in range(2, extent) if -(-extent // p) * each <= UNEVEN * PART_US), extent)
+    each, most = timed.us / extent, extent // cores
+    return next((p for p in range(2, most) if -(-extent // p) * each <= UNEVEN * PART_US), most)
 
 
 def _extents(kernel: Kernel, settings: Ranked) -> dict[int, int]:
