@@ -30,6 +30,7 @@ def test_a_file_with_open_shapes_is_fixed_and_left_as_it_was(product: Path) -> N
     assert [d.dim_value for d in onnx.load(str(copy)).graph.input[0].type.tensor_type.shape.dim] == [2, 4]
     assert product.read_bytes() == before
     assert fixed(product, {}) == product
+    assert fixed(copy, {"x": (2, 4)}) == copy
 
 
 def test_onnx_runtime_gives_what_numpy_gives(product: Path) -> None:

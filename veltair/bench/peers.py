@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from onnxruntime.tools.onnx_model_utils import fix_output_shapes, make_input_shape_fixed
+from onnxruntime.tools.onnx_model_utils import make_input_shape_fixed
 
 from veltair.bundle.store import this_cpu_features
 from veltair.errors import ToolMissing
@@ -45,16 +45,21 @@ def peers(path: Path, cores: int, precisions: Collection[str] = tuple(OPENVINO_H
 
 
 def fixed(path: Path, shapes: Mapping[str, Sequence[int]]) -> Path:
-    """The file with its inputs fixed to `shapes`, written beside it (where its external data lies); itself if none are given."""
-    if not shapes:
-        return path
+    """The file with its inputs fixed to `shapes`, written beside it (where its external data lies); itself if none is open."""
     model = onnx.load(str(path), load_external_data=False)
-    for name, shape in shapes.items():
-        make_input_shape_fixed(model.graph, name, list(shape))
-    fix_output_shapes(model)
+    open_inputs = [port.name for port in model.graph.input if port.name in shapes and _is_open(port)]
+    if not open_inputs:
+        return path
+    for name in open_inputs:
+        make_input_shape_fixed(model.graph, name, list(shapes[name]))
     copy = path.with_name(f"{path.stem}.fixed.onnx")
     copy.write_bytes(model.SerializeToString())
     return copy
+
+
+def _is_open(port: onnx.ValueInfoProto) -> bool:
+    kind = port.type.tensor_type
+    return not kind.HasField("shape") or any(not dim.HasField("dim_value") or dim.dim_value < 1 for dim in kind.shape.dim)
 
 
 def onnx_runtime(path: Path, cores: int) -> Peer:
