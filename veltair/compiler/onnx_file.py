@@ -46,12 +46,17 @@ def digest(path: Path) -> str:
 
 def refuse_too_large(path: Path, constants_bytes: int) -> None:
     """Raises ModelTooLarge where the constants alone exceed the memory that is available."""
-    available = psutil.virtual_memory().available
+    available = available_bytes()
     if constants_bytes > available:
         raise ModelTooLarge(
             f"{path}: its constants take {constants_bytes / 2**30:.1f} GiB and {available / 2**30:.1f} GiB of memory are "
             "available; free some, compile on a larger machine, or split the model"
         )
+
+
+def available_bytes() -> int:
+    """Memory that can be had without swapping."""
+    return int(psutil.virtual_memory().available)
 
 
 def _feed(hashed: "hashlib._Hash", path: Path) -> None:
