@@ -151,10 +151,14 @@ class Memory:
     arena_bytes: int
 
 
+def used_roots(line: Line, blocks: Blocks) -> set[int]:
+    """Buffers that some candidate touches."""
+    return {line.root(t) for block in blocks for candidate in block for c in candidate.calls for t in c.call.tensors}
+
+
 def place(line: Line, blocks: Blocks, weights: WeightFile, packed: Mapping[int, Any] | None = None) -> Memory:
     """Lay out the line's tensors, and add the weights that `blocks` use to the file: as `packed` holds them, or packed now."""
-    used = {line.root(t) for block in blocks for candidate in block for c in candidate.calls for t in c.call.tensors}
-    specs, arena_bytes, kept = plan_memory(line, used)
+    specs, arena_bytes, kept = plan_memory(line, used_roots(line, blocks))
     moved = {}
     for _, tensor in kept:
         moved[tensor.root] = weights.add(_bytes(tensor, packed))

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import psutil
 
+from veltair.bundle.check import tensor_bytes
 from veltair.bundle.format import SCHEMA_VERSION, Batched, Manifest, MeasureSpec, QosSpec, TargetSpec
 from veltair.bundle.store import NO_ROOM, Bundle, open_bundle, to_model, write_bundle
 from veltair.compiler.assemble import (
@@ -23,6 +24,7 @@ from veltair.compiler.assemble import (
     build_library,
     place,
     ports,
+    used_roots,
 )
 from veltair.compiler.blocks import cut
 from veltair.compiler.candidates import candidate_lines
@@ -307,17 +309,19 @@ def _finish(
     draft: Manifest, forms: Sequence[Form], target: TargetSpec, cores: int, memory: Any, path: Path
 ) -> tuple[Manifest, Any]:
     """The manifest of the kept variants with what was measured, and their weights."""
-    weights = WeightFile(path)
+    kept = [[[block[v] for v in c.kept] for block, c in zip(form.blocks, form.chosen, strict=True)] for form in forms]
+    if any(used_roots(form.line, blocks) != used_roots(form.line, form.blocks) for form, blocks in zip(forms, kept, strict=True)):
+        weights = WeightFile(path)
+        placed = [
+            place(form.line, blocks, weights, _packed(draft.at_batch(form.batch), memory))
+            for form, blocks in zip(forms, kept, strict=True)
+        ]
+        memory = weights.map()
+    else:  # every weight of the draft is wanted: where they lie, they may stay
+        placed = [form.memory for form in forms if form.memory is not None]
     done: list[dict[str, Any]] = []
-    for form in forms:
+    for form, laid in zip(forms, placed, strict=True):
         drafted = draft.at_batch(form.batch)
-        kept = [[candidates[v] for v in chosen.kept] for candidates, chosen in zip(form.blocks, form.chosen, strict=True)]
-        packed = {
-            n: memory[spec.offset : spec.offset + form.line.tensors[n].size_bytes]
-            for n, spec in enumerate(drafted.tensors)
-            if spec.kind == "weight"
-        }
-        placed = place(form.line, kept, weights, packed)
         assert form.measured is not None
         assert form.verdict is not None
         blocks = tuple(
@@ -336,7 +340,7 @@ def _finish(
             )
             for b, (block, chosen) in enumerate(zip(drafted.blocks, form.chosen, strict=True))
         )
-        done.append({"tensors": placed.tensors, "arena_bytes": placed.arena_bytes, "blocks": blocks})
+        done.append({"tensors": laid.tensors, "arena_bytes": laid.arena_bytes, "blocks": blocks})
     first = forms[0].measured
     assert first is not None
     uses_bf16 = any(v.precision == "bf16" for fields in done for block in fields["blocks"] for v in block.variants)
@@ -352,4 +356,13 @@ def _finish(
         pressure_levels=first.levels,
         batched=tuple(msgspec.structs.replace(other, **fields) for other, fields in zip(draft.batched, done[1:], strict=True)),
     )
-    return manifest, weights.map()
+    return manifest, memory
+
+
+def _packed(drafted: Manifest, memory: Any) -> dict[int, Any]:
+    """The bytes of the draft's weights by tensor."""
+    return {
+        number: memory[spec.offset : spec.offset + tensor_bytes(spec)]
+        for number, spec in enumerate(drafted.tensors)
+        if spec.kind == "weight"
+    }
