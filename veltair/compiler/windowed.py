@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from veltair.compiler import layout
+from veltair.compiler.bf16_forms import conv_bf16_forms
 from veltair.compiler.graph import Node, Shape
 from veltair.compiler.lower import Form, Group, Lowering, Source, Space
 from veltair.compiler.schedules.base import Chain, Operand
@@ -81,7 +82,7 @@ def conv(low: Lowering, index: int, node: Node) -> Group | None:
         form, make, block_in = f"conv plain {lo} {window.kernel}", lambda: _pack_conv(w4, 1, c, lo), 0
     else:
         li = low.block_of.get(x, 0) or layout.channel_block(c, low.lanes)
-        kernel = Conv(n, layout.blocks_of(c, li), li, h, ww, ob, lo, window, low.registers)
+        kernel = Conv(n, layout.blocks_of(c, li), li, h, ww, ob, lo, window, low.registers, c if c % li else 0)
         form, make, block_in = f"conv {li} {lo} {window.kernel}", lambda: _pack_conv(w4, li, -(-c // li) * li, lo), li
     group = low.group(index, node, space, lambda lw, g: write(lw, g))
     _add_bias(low, group, node, bias, ob, lo)
@@ -99,7 +100,7 @@ def conv(low: Lowering, index: int, node: Node) -> Group | None:
 ConvForm = Callable[[Lowering, Conv, int, str, Any], list[Form]]
 """(lowering, direct kernel with its chain, data tensor, name of the weights, weights (co, ci, kh, kw)) -> other kernels."""
 
-CONV_FORMS: list[ConvForm] = [winograd_forms]
+CONV_FORMS: list[ConvForm] = [winograd_forms, conv_bf16_forms]
 
 
 def with_chain(kernel: Any, chain: Any) -> Any:

@@ -1,41 +1,27 @@
 """Direct convolution over channel-blocked data, fp32, to the FMA peak of a core without search.
 
 Data is (n, c/b, h, w, b) with a block b of channels in one vector register; weights are (co/lo, ci/li, kh, kw, li, lo).
-A register tile of `cb` output blocks x `ow` columns stays in registers over the whole reduction. Knobs:
+A register tile of `cb` output blocks x `ow` columns stays in registers over the whole reduction. Tiles at the edge of the
+image leave out the taps that fall outside (see `tiles`). Knobs:
 
-    cb, ow   the register tile (locality in registers)
+    cb, ow   the register tile at most (locality in registers): a row is cut into tiles of nearly equal width
     order    0: channel blocks outside rows, weights stay and the input is swept again for each channel block
              1: rows outside channel blocks, the input stays and the weights are swept again for each band of rows
-    hb       rows of a band
+    hb       rows of a band, what cores share; where the image is one long row, tiles of a band
 """
 
 from dataclasses import dataclass
 from typing import Any
 
-from tvm import te, tirx
+from veltair.compiler.graph import Shape, elements
+from veltair.compiler.schedules import nest
+from veltair.compiler.schedules.base import L2_BYTES, Kernel, Knobs, zero
+from veltair.compiler.schedules.tiles import Run, Window, along, column_runs, one_of, tap_rows
 
-from veltair.compiler.graph import Shape
-from veltair.compiler.schedules.base import L2_BYTES, Kernel, Knobs, divisors, result, schedule_of, unroll_tile, zero
+__all__ = ["Conv", "Window"]
 
-MAX_TILE = 28  # register tile, in vectors: above it (32 registers) the compiler spills
-
-
-@dataclass(frozen=True)
-class Window:
-    """Kernel, stride, dilation and the padding of top, left, bottom, right."""
-
-    kernel: tuple[int, int]
-    strides: tuple[int, int] = (1, 1)
-    dilations: tuple[int, int] = (1, 1)
-    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
-
-    def out(self, h: int, w: int) -> tuple[int, int]:
-        (kh, kw), (sh, sw), (dh, dw), (t, le, b, r) = self.kernel, self.strides, self.dilations, self.pads
-        return (h + t + b - (kh - 1) * dh - 1) // sh + 1, (w + le + r - (kw - 1) * dw - 1) // sw + 1
-
-    @property
-    def pointwise(self) -> bool:
-        return self.kernel == (1, 1) and self.strides == (1, 1) and self.pads == (0, 0, 0, 0)
+_CHAINS = 8  # independent sums that keep two FMA units of four cycles latency busy
+_TASKS = 16  # what cores share of a kernel, at least: few enough to cost nothing, enough to divide evenly
 
 
 @dataclass(frozen=True)
@@ -49,6 +35,7 @@ class Conv(Kernel):
     out_lanes: int
     window: Window
     registers: int = 24
+    channels: int = 0  # of the input, where its last block is not full: the padding is not multiplied; 0: all are
 
     kind = "conv"
 
@@ -72,125 +59,208 @@ class Conv(Kernel):
         return (self.n, self.out_blocks, *self.window.out(self.h, self.w), self.out_lanes)
 
     @property
+    def depth(self) -> int:
+        """Input channels that one output channel sums over."""
+        return self.channels or self.in_blocks * self.in_lanes
+
+    @property
     def flops(self) -> int:
+        """Two for each multiplication made: none for taps outside the image or padded input channels."""
         _, _, oh, ow, _ = self.output
-        kh, kw = self.window.kernel
-        return 2 * self.n * self.out_blocks * self.out_lanes * oh * ow * kh * kw * self.in_blocks * self.in_lanes
+        return 2 * self.n * self.out_blocks * self.out_lanes * self.depth * self.window.taps(self.h, self.w, oh, ow)
+
+    def sharing(self) -> list[int]:
+        """How many output blocks may share a register tile, as they read the same input channels."""
+        return [cb for cb in range(1, min(self.out_blocks, 8) + 1) if self.out_blocks % cb == 0 or 1 < cb <= 4]
+
+    def channel(self, o: Any, c: Any, lane: Any) -> tuple[Any, Any]:
+        """Input block and lane of step (c, lane) of the sum for output block `o`."""
+        return c, lane
 
     def candidates(self) -> list[dict[str, int]]:
-        """Tiles by fewest loads per FMA, (cb + ow) / (cb * ow), times the columns a ragged tail wastes."""
+        """The three best register tiles, each with either order; the order that moves fewer bytes first."""
+        found: list[dict[str, int]] = []
+        for rank, (cb, tile) in enumerate(register_tiles(self)):
+            orders = [{"cb": cb, "ow": tile, "order": 0, "hb": self._even(cb, tile)}]
+            if self.out_blocks > cb:
+                near = {"cb": cb, "ow": tile, "order": 1, "hb": self._cached(tile)}
+                orders += [near, near | {"hb": 1}] if near["hb"] > 1 and rank == 0 else [near]
+            found += sorted(orders, key=self.traffic_bytes)
+        return found
+
+    def _steps(self, tile: int) -> int:
         _, _, oh, ow, _ = self.output
-        tiles = []
-        for cb in divisors(self.out_blocks, 8):
-            for t in range(1, min(ow, MAX_TILE) + 1):
-                vectors = cb * t
-                if vectors > (MAX_TILE if cb == 1 else self.registers):
-                    continue
-                waste = -(-ow // t) * t / ow
-                latency_bound = max(1.0, 10 / vectors)  # fewer than ten chains leave the FMA units waiting
-                tiles.append((waste * latency_bound * (1 + 0.6 * (cb + t) / vectors), cb, t))
-        best = [(cb, t) for _, cb, t in sorted(tiles)[:4]]
-        bands = sorted({1, *divisors(oh, 8)[-1:]}) if oh > 1 else [1]
-        out = [{"cb": cb, "ow": t, "order": 0, "hb": 1} for cb, t in best]
-        out += [{"cb": cb, "ow": t, "order": 1, "hb": hb} for cb, t in best for hb in bands]
-        return sorted(out, key=lambda k: (best.index((k["cb"], k["ow"])), k["order"]))
+        return oh if oh > 1 else -(-ow // tile)
+
+    def _even(self, cb: int, tile: int) -> int:
+        """Steps of a band such that there are enough tasks to share, in an even number where that can be."""
+        steps, tiles = self._steps(tile), self.n * -(-self.out_blocks // cb)
+        bands = min(steps, -(-_TASKS // tiles))
+        if bands * tiles % 2 and bands < steps:
+            bands += 1
+        return -(-steps // bands)
+
+    def _cached(self, tile: int) -> int:
+        """Steps of a band whose input leaves half of the private cache to the weights; an even number of bands."""
+        _, _, oh, _, _ = self.output
+        steps, data = self._steps(tile), 4 * elements(self.inputs[0][0]) // self.n
+        bands = max(2, -(-2 * data // L2_BYTES))
+        if bands * self.n < _TASKS and oh == 1:
+            bands = _TASKS
+        bands = min(steps, bands + bands % 2)
+        return -(-steps // bands)
 
     def build(self, knobs: Knobs) -> Any:
-        return _schedule(self, knobs) if knobs else _schedule(self, self.candidates()[0])
+        return _Direct(self, knobs or self.candidates()[0]).function()
 
     def traffic_bytes(self, knobs: Knobs) -> int:
-        data, weights = (4 * _size(shape) for shape, _ in self.inputs)
-        _, _, oh, ow, _ = self.output
+        data, weights = (4 * elements(shape) for shape, _ in self.inputs)
         swept = 0
         if knobs.get("order", 0) == 0 and data > L2_BYTES:
-            swept = data * (self.out_blocks // knobs.get("cb", 1) - 1)
+            swept = data * (-(-self.out_blocks // knobs.get("cb", 1)) - 1)
         elif knobs.get("order", 0) == 1 and weights > L2_BYTES:
-            bands = oh // knobs.get("hb", 1) if oh > 1 else -(-ow // knobs.get("ow", 1))
-            swept = weights * (bands - 1)
+            swept = weights * (-(-self._steps(knobs.get("ow", 1)) // knobs.get("hb", 1)) - 1)
         return self.streamed_bytes() + swept
 
     def working_set_bytes(self, knobs: Knobs) -> int:
-        data, weights = (4 * _size(shape) for shape, _ in self.inputs)
+        data, weights = (4 * elements(shape) for shape, _ in self.inputs)
         if knobs.get("order", 0) == 0:
             return data + weights * knobs.get("cb", 1) // self.out_blocks
-        return weights + data * min(self.h, knobs.get("hb", 1) + self.window.kernel[0]) // self.h
+        _, _, oh, _, _ = self.output
+        if oh > 1:
+            return weights + data * min(self.h, knobs.get("hb", 1) * self.window.strides[0] + self.window.kernel[0]) // self.h
+        return weights + data * min(self.w, knobs.get("hb", 1) * knobs.get("ow", 1) + self.window.kernel[1]) // self.w
 
 
-def _size(shape: Shape) -> int:
-    size = 1
-    for d in shape:
-        size *= d
-    return size
+def register_tiles(k: Conv) -> list[tuple[int, int]]:
+    """The three most promising register tiles (blocks, columns): fewest loads per FMA, (cb + ow) / (cb * ow).
+
+    Above 7/8 of the registers LLVM spills sums to memory (4x6 loses 10 % of the rate, 2x12 30 %); more than six streams
+    of weights collide in the first-level cache, whose sets they all start in.
+    """
+    _, ob, _, ow, _ = k.output
+    most = k.registers * 7 // 8
+    costs: dict[tuple[int, int], float] = {}
+    for cb in k.sharing():
+        if cb > 6 and ow > 2:
+            continue
+        for columns in range(1, ow + 1):
+            tiles = -(-ow // columns)
+            tile, mean = -(-ow // tiles), ow / tiles
+            vectors = cb * tile
+            if vectors > (k.registers * 7 // 6 if cb == 1 else most) or (cb > 1 and vectors + cb > most + 4):
+                break
+            waste = -(-ob // cb) * cb / ob  # a last tile that lacks blocks computes some of its neighbour's again
+            latency_bound = max(1.0, 10 / (cb * mean))
+            costs[cb, tile] = waste * latency_bound * (1 + 0.3 * (cb + mean) / (cb * mean))
+    return sorted(costs, key=lambda t: costs[t])[:3]
 
 
-def _pad(k: Conv, x: Any, columns: int) -> Any:
-    """Zeros around the data, enough for `columns` output columns; the data itself where none are needed."""
-    top, left, bottom, right = k.window.pads
-    (_, kw), (_, sw), (_, dw) = k.window.kernel, k.window.strides, k.window.dilations
-    right = max(right, (columns - 1) * sw + (kw - 1) * dw + 1 - k.w - left)
-    if not (top or left or bottom or right):
-        return x
+class _Direct:
+    """Writes the loops of one convolution."""
 
-    def value(*i: Any) -> Any:
-        row, column = i[2] - top, i[3] - left
-        inside = tirx.all(row >= 0, row < k.h, column >= 0, column < k.w)
-        return tirx.if_then_else(inside, x(i[0], i[1], row, column, *i[4:]), zero())
+    def __init__(self, k: Conv, knobs: Knobs) -> None:
+        self.k, self.knobs = k, knobs
+        self.cb = knobs["cb"]
+        names = ["x", "w", *(f"op{i}" for i in range(len(k.chain.operands))), "out"]
+        self.buffers = nest.arguments(k.argument_specs(), names)
+        self.x, self.w, *operands, self.out = self.buffers
+        self.operands = [nest.reader(b) for b in operands]
+        _, _, _, ow, _ = k.output
+        self.runs = column_runs(k.window, k.w, ow, knobs["ow"])
 
-    return te.compute((k.n, k.in_blocks, k.h + top + bottom, k.w + left + right, *x.shape[4:]), value, name="pad")
+    def function(self) -> Any:
+        k, hb = self.k, self.knobs["hb"]
+        _, ob, oh, _, _ = k.output
+        steps = oh if oh > 1 else sum(r.count for r in self.runs)
+        blocks, bands = -(-ob // self.cb), -(-steps // hb)
 
+        def first_block(o: Any) -> Any:
+            return o * self.cb if ob % self.cb == 0 else nest.smaller(o * self.cb, ob - self.cb)
 
-def _schedule(k: Conv, knobs: Knobs) -> Any:
-    (data_shape, _), (weight_shape, _) = k.inputs
-    n, ob, oh, ow, lo = k.output
-    tile = knobs["ow"]
-    columns = -(-ow // tile) * tile
-    (kh, kw), (sh, sw), (dh, dw) = k.window.kernel, k.window.strides, k.window.dilations
-    x, w = te.placeholder(data_shape, name="x"), te.placeholder(weight_shape, name="w")
-    operands = k.chain.placeholders()
-    xp = _pad(k, x, columns)
-    c, i, j = (te.reduce_axis((0, e), name) for e, name in ((k.in_blocks, "c"), (kh, "kh"), (kw, "kw")))
-    lane = te.reduce_axis((0, k.in_lanes), "ci")
+        def of_band(b: Any, o: Any, band: Any) -> Any:
+            size = hb if steps % hb == 0 else nest.smaller(hb, steps - band * hb)
+            return nest.let("o0", first_block(o), lambda o0: nest.serial("s", size, lambda s: self.step(b, o0, band * hb + s)))
 
-    def multiply(b: Any, o: Any, y: Any, z: Any, v: Any) -> Any:
-        at = (b, c, y * sh + i * dh, z * sw + j * dw)
-        value = xp(*at) if k.plain_input else xp(*at, lane)
-        return te.sum(value * w[o, c, i, j, lane, v], axis=[c, i, j, lane])
+        def channels_outside(task: Any) -> Any:
+            return of_band(*nest.fused((k.n, blocks, bands), task))
 
-    acc = te.compute((n, ob, oh, columns, lo), multiply, name="acc")
-    out = te.compute(k.output, lambda *at: k.chain.apply(acc(*at), at, operands), name="out")
-    sch = schedule_of([x, w, *operands, out])
-    block, last = sch.get_sblock("acc"), sch.get_sblock("out")
-    b, o, y, z, v, *reduction = sch.get_loops(block)
-    o_out, o_in = sch.split(o, [None, knobs["cb"]])
-    z_out, z_in = sch.split(z, [None, tile])
-    y_out, y_in = sch.split(y, [None, knobs["hb"]])
-    padded = xp is not x
-    if oh == 1:  # one long row: its tiles are the bands
-        order = [b, o_out, z_out] if knobs["order"] == 0 else [b, z_out, o_out]
-        sch.reorder(*order, y_out, y_in, *reduction, o_in, z_in, v)
-        outer, at_tile = order, y_in
-    else:
-        order = [b, o_out, y_out] if knobs["order"] == 0 else [b, y_out, o_out]
-        sch.reorder(*order, y_in, z_out, *reduction, o_in, z_in, v)
-        outer, at_tile = order, z_out
-    sch.set_scope(block, 0, "local")
-    sch.reverse_compute_at(last, at_tile)
-    if padded and knobs["order"] == 1 and oh > 1:
-        # A band's padded rows are made where they are used, by the core that uses them.
-        outer = outer[:2]
-        parallel = sch.fuse(*outer)
-        sch.compute_at(sch.get_sblock("pad"), parallel)
-    else:
-        parallel = sch.fuse(*outer)
-        if padded:
-            sch.parallel(sch.fuse(*sch.get_loops(sch.get_sblock("pad"))[:3]))
-    if padded and not k.plain_input:
-        sch.vectorize(sch.get_loops(sch.get_sblock("pad"))[-1])
-    sch.parallel(parallel)
-    sch.vectorize(v)
-    sch.unroll(z_in)
-    sch.unroll(o_in)
-    init = sch.decompose_reduction(block, reduction[0])
-    unroll_tile(sch, init, 2)
-    unroll_tile(sch, last, 2)
-    return result(sch)
+        def rows_outside(task: Any) -> Any:
+            b, band = nest.fused((k.n, bands), task)
+            return nest.serial("o", blocks, lambda o: of_band(b, o, band))
+
+        if self.knobs["order"] == 0:
+            return nest.function(self.buffers, nest.parallel("task", k.n * blocks * bands, channels_outside))
+        return nest.function(self.buffers, nest.parallel("task", k.n * bands, rows_outside))
+
+    def step(self, b: Any, o0: Any, number: Any) -> Any:
+        """One row; where the image is a single row, one tile of it."""
+        _, _, oh, _, _ = self.k.output
+        if oh > 1:
+            return along(self.runs, lambda run, z: self.tile(b, o0, number, run, z))
+        return one_of(self.runs, number, lambda run, z: self.tile(b, o0, 0, run, z))
+
+    def tile(self, b: Any, o0: Any, y: Any, run: Run, z0: Any) -> Any:
+        k = self.k
+        lo, vectors = k.out_lanes, self.cb * run.width
+        sums = next((s for s in (4, 2) if vectors * s <= 2 * _CHAINS and k.in_lanes % s == 0), 1)  # of each output
+
+        def each(body: Any, first: int = 0, behind: int = run.width) -> Any:
+            def columns(o: Any) -> Any:
+                return nest.unrolled("z", behind - first, lambda z: nest.vectorized("v", lo, lambda v: body(o, z, v)), first)
+
+            return nest.unrolled("o", self.cb, columns)
+
+        def within(acc: Any) -> Any:
+            def finish(o: Any, z: Any, v: Any) -> Any:
+                total = nest.load(acc, 0, o, z, v)
+                for q in range(1, sums):
+                    total = total + nest.load(acc, q, o, z, v)
+                at = (b, o0 + o, y, z0 + z, v)
+                return nest.store(self.out, at, k.chain.apply(total, at, self.operands))
+
+            clear = [each(lambda o, z, v, q=q: nest.store(acc, (q, o, z, v), zero())) for q in range(sums)]
+            return nest.seq(*clear, self.reduce(acc, b, o0, y, run, z0, sums, each), each(finish))
+
+        return nest.registers("acc", (sums, self.cb, run.width, lo), within)
+
+    def reduce(self, acc: Any, b: Any, o0: Any, y: Any, run: Run, z0: Any, sums: int, each: Any) -> Any:
+        k = self.k
+        (sh, sw), (dh, dw), (top, left, _, _) = k.window.strides, k.window.dilations, k.window.pads
+        _, _, oh, _, _ = k.output
+        (_, blocks, _, _, lanes, _), _ = k.inputs[1]
+        last = k.depth - (blocks - 1) * lanes
+
+        def multiply(c: Any, i: Any, j: Any, lane: Any, q: int, first: int, behind: int) -> Any:
+            def one(o: Any, z: Any, v: Any) -> Any:
+                block, inner = k.channel(o0, c, lane)
+                at = (b, block, y * sh + (i * dh - top), (z0 + z) * sw + (j * dw - left))
+                value = nest.load(self.x, *at) if k.plain_input else nest.load(self.x, *at, inner)
+                product = value * nest.load(self.w, o0 + o, c, i, j, lane, v)
+                return nest.store(acc, (q, o, z, v), nest.load(acc, q, o, z, v) + product)
+
+            return each(one, first, behind)
+
+        def over_lanes(count: int, c: Any, i: Any, j: Any, first: int, behind: int) -> Any:
+            def some(lane: Any, size: int) -> Any:
+                return nest.seq(*(multiply(c, i, j, lane + q, q, first, behind) for q in range(size)))
+
+            whole, rest = divmod(count, sums)
+            main = nest.serial("lane", whole, lambda step: some(step * sums, sums)) if whole else None
+            return nest.seq(main, some(whole * sums, rest) if rest else None)
+
+        def over_taps(c: Any, count: int) -> Any:
+            def row(i: Any) -> Any:
+                def columns(tap: int, many: int, first: int, behind: int) -> Any:
+                    return nest.serial("j", many, lambda j: over_lanes(count, c, i, j, first, behind), tap)
+
+                return nest.seq(*(columns(*span) for span in run.spans()))
+
+            first, count_rows = tap_rows(k.window, k.h, oh, y)
+            return nest.serial("i", count_rows, row, first)
+
+        if not run.spans():
+            return None
+        whole = blocks if last == lanes else blocks - 1
+        main = nest.serial("c", whole, lambda c: over_taps(c, lanes)) if whole else None
+        return nest.seq(main, over_taps(blocks - 1, last) if last < lanes else None)
