@@ -1,16 +1,20 @@
 """What cannot be compiled is refused with an error that names the thing, the value and the remedy."""
 
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from veltair.compiler import onnx_file, onnx_import
+from veltair.compiler.gate import Reference
 from veltair.compiler.onnx_import import load
-from veltair.errors import CompileError, DynamicShape, NotAnOnnxModel, UnknownInput, UnsupportedOperator
+from veltair.errors import CompileError, DynamicShape, ModelTooLarge, NotAnOnnxModel, UnknownInput, UnsupportedOperator
 
-from .small import model_of, save
+from .small import assert_equal, line_of, model_of, reference, run_line, save
 
 X = np.ones((2, 3), np.float32)
 DYNAMIC = {"x": (TensorProto.FLOAT, ["batch", 3])}
@@ -161,8 +165,104 @@ def test_a_shape_that_depends_on_data_is_refused(tmp_path: Path) -> None:
         load(save(model_of([("NonZero", "x", "y")], {"x": X}), tmp_path), {})
 
 
-@pytest.mark.parametrize("opset", [7, 11, 13, 18, 21])
-def test_opsets_from_7_to_21_are_read(tmp_path: Path, opset: int) -> None:
+def external(folder: Path, weights: Any) -> Path:
+    """A model whose weights lie in small.data."""
+    model = model_of([("MatMul", "x w", "y")], {"x": X}, "y", {"w": weights})
+    path = folder / "small.onnx"
+    onnx.save_model(model, str(path), save_as_external_data=True, location="small.data", size_threshold=16)
+    return path
+
+
+def test_the_digest_covers_external_data(tmp_path: Path) -> None:
+    weights = np.ones((3, 4000), np.float32)
+    first = load(external(tmp_path, weights), {}).source
+    graph_file = (tmp_path / "small.onnx").read_bytes()
+    data = bytearray((tmp_path / "small.data").read_bytes())
+    data[5] ^= 1
+    (tmp_path / "small.data").write_bytes(data)
+    assert (tmp_path / "small.onnx").read_bytes() == graph_file
+    assert load(tmp_path / "small.onnx", {}).source != first
+
+
+def test_external_data_that_was_cut_off_or_lies_elsewhere_is_named(tmp_path: Path) -> None:
+    path = external(tmp_path, np.ones((3, 4000), np.float32))
+    (tmp_path / "small.data").write_bytes(b"1234")
+    with pytest.raises(NotAnOnnxModel, match=r"'small\.data' has 4 bytes, 'w' ends at 48000"):
+        load(path, {})
+    model = onnx.load(str(path), load_external_data=False)
+    next(entry for entry in model.graph.initializer[0].external_data if entry.key == "location").value = "../small.data"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(NotAnOnnxModel, match=r"'\.\./small\.data' leads out of its folder"):
+        load(path, {})
+
+
+@pytest.mark.parametrize("offloaded_bytes", [1 << 28, 0])
+def test_large_constants_are_mapped_from_a_file_that_goes_with_the_import(
+    tmp_path: Path, offloaded_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those of a model that carries them itself, and is too large to be handed over in memory."""
+    monkeypatch.setattr(onnx_import, "_OFFLOADED_BYTES", offloaded_bytes)
+    weights = np.arange(12_000, dtype=np.float32).reshape(3, 4000)
+    imported = load(save(model_of([("MatMul", "x w", "y")], {"x": X}, "y", {"w": weights}), tmp_path), {})
+    folder, array = imported.folded.parent, imported.graph.constants["w"]
+    assert sorted(file.name for file in folder.iterdir()) == ["folded.data", "folded.onnx"]
+    assert not array.flags.owndata
+    assert not array.flags.writeable
+    assert Reference(imported.folded, ()).run({"x": X})["y"].shape == (2, 4000)
+    del imported
+    assert not folder.exists()
+    np.testing.assert_array_equal(array, weights)
+
+
+def test_nothing_is_left_behind_by_an_import_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    with pytest.raises(DynamicShape):
+        load(save(model_of([("NonZero", "x", "y")], {"x": X}), tmp_path), {})
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_a_model_larger_than_memory_is_refused_before_it_is_read(
+    tmp_path: Path, outside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = np.ones((3, 4000), np.float32)
+    path = external(tmp_path, weights) if outside else save(
+        model_of([("MatMul", "x w", "y")], {"x": X}, "y", {"w": weights}), tmp_path
+    )  # fmt: skip
+    monkeypatch.setattr(onnx_file, "available_bytes", lambda: 40_000)
+    with pytest.raises(ModelTooLarge, match=r"small\.onnx: its constants take .* GiB .*larger machine"):
+        load(path, {})
+
+
+NEWEST = onnx.defs.onnx_opset_version()
+
+
+@pytest.mark.parametrize("opset", [7, 9, 11, 13, 18, 21, NEWEST])
+def test_opsets_from_7_to_the_newest_are_read(tmp_path: Path, opset: int) -> None:
     imported = load(save(model_of([("Relu", "x", "y")], {"x": X}, opset=opset), tmp_path), {})
     assert imported.graph.opset == opset
     assert imported.source.startswith("small.onnx sha256:")
+
+
+def test_the_older_forms_of_operators_are_read(tmp_path: Path) -> None:
+    """Opset 9: Clip, Pad, Slice and ReduceSum take as attributes what came to be inputs."""
+    picture = np.random.default_rng(2).standard_normal((1, 4, 6, 6)).astype(np.float32)
+    steps = [
+        ("Clip", "x", "a", {"min": -0.5, "max": 0.5}),
+        ("Pad", "a", "b", {"pads": [0, 0, 1, 1, 0, 0, 1, 1], "value": 0.25}),
+        ("Slice", "b", "c", {"starts": [1, 0], "ends": [7, 8], "axes": [2, 3]}),
+        ("ReduceSum", "c", "d", {"axes": [1], "keepdims": 0}),
+        ("Unsqueeze", "d", "e", {"axes": [0]}),
+        ("Upsample", "e s", "y", {"mode": "nearest"}),
+    ]
+    model = model_of(steps, {"x": picture}, "y", {"s": np.array([1, 1, 2, 2], np.float32)}, opset=9)
+    assert_equal(run_line(line_of(save(model, tmp_path)), {"x": picture}), reference(model, {"x": picture}))
+
+
+def test_an_opset_that_onnx_runtime_does_not_know_yet_is_a_compile_error(tmp_path: Path) -> None:
+    model = relu()
+    model.opset_import[0].version = NEWEST + 50
+    with pytest.raises(CompileError, match=r"small\.onnx"):
+        load(save(model, tmp_path), {})

@@ -1,8 +1,8 @@
 """An ONNX file in, a `Graph` with fixed shapes out. Constants are folded by ONNX Runtime, the reference of the gate.
 
-Constants of a kilobyte or more never pass through protobuf, which cannot hold 2 GiB and would copy each several times:
-ONNX Runtime writes the folded ones to a file, and the graph's arrays are that file mapped into memory, whose pages the
-kernel may drop and read again.
+Folded constants of a kilobyte or more do not pass through protobuf, which cannot hold 2 GiB and copies each several times:
+ONNX Runtime writes them to a file, and the graph's arrays are that file mapped into memory, whose pages the operating
+system may drop and read again.
 """
 
 import os
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 from veltair.compiler.graph import Graph, Node, Shape
 from veltair.compiler.onnx_file import read
@@ -28,9 +28,9 @@ from veltair.errors import CompileError, DynamicShape, UnknownInput, Unsupported
 
 _CONTROL_FLOW = {"If", "Loop", "Scan", "SequenceMap"}
 _MAPPED_BYTES = 1_024  # constants at least this large lie in the file; shape inference wants to see the smaller ones
-_OFFLOADED_BYTES = 256 << 20  # a model that carries more is not handed over in memory
+_OFFLOADED_BYTES = 256 << 20  # a model that carries more is handed over as a file, which ONNX Runtime maps
 _LEAST_ROOM_BYTES = 64 << 10
-_FIXED = "fixed"  # its file's name
+_OFFLOADED = "offloaded.data"
 _AT_ONCE = 1 << 22  # elements that are looked through for NaN in one go
 
 
@@ -197,6 +197,13 @@ def _name_omitted_outputs(model: onnx.ModelProto) -> None:
 
 def _fold(model: onnx.ModelProto, path: Path, out: Path) -> onnx.ModelProto:
     """The model as ONNX Runtime folds it, also written to `out`; large constants lie in a file beside that one."""
+    outside = [entry for tensor in model.graph.initializer for entry in tensor.external_data]
+    _reserve(out, 2 * model.ByteSize() + sum(int(entry.value) for entry in outside if entry.key == "length"))
+    data = path.parent.absolute()
+    if not outside and model.ByteSize() >= _OFFLOADED_BYTES:
+        external_data_helper.convert_model_to_external_data(model, location=_OFFLOADED, size_threshold=_MAPPED_BYTES)
+        external_data_helper.write_external_data_tensors(model, str(out.parent))
+        data = out.parent
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.log_severity_level = 4
@@ -204,21 +211,15 @@ def _fold(model: onnx.ModelProto, path: Path, out: Path) -> onnx.ModelProto:
     for key, value in {
         "session.optimized_model_external_initializers_file_name": f"{out.stem}.data",
         "session.optimized_model_external_initializers_min_size_in_bytes": str(_MAPPED_BYTES),
-        "session.model_external_initializers_file_folder_path": str(path.parent.absolute()),
+        "session.model_external_initializers_file_folder_path": str(data),
         "session.disable_prepacking": "1",  # nothing will be run
     }.items():
         options.add_session_config_entry(key, value)
-    _reserve(
-        out,
-        2 * model.ByteSize() + sum(int(e.value) for t in model.graph.initializer for e in t.external_data if e.key == "length"),
-    )
-    whole: bytes | str = model.SerializeToString() if model.ByteSize() < _OFFLOADED_BYTES else _offloaded(model, out.parent)
     try:
-        onnxruntime.InferenceSession(whole, options, providers=["CPUExecutionProvider"])
+        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises bare classes of its own, all derived from Exception
         raise CompileError(f"{path.name}: ONNX Runtime, the gate's reference, refuses the model: {error}") from error
-    for file in out.parent.glob(f"{_FIXED}*"):
-        file.unlink()
+    Path(out.parent, _OFFLOADED).unlink(missing_ok=True)
     folded = onnx.load(str(out), load_external_data=False)
     return onnx.shape_inference.infer_shapes(folded, data_prop=True)
 
@@ -228,13 +229,6 @@ def _reserve(path: Path, size_bytes: int) -> None:
     with path.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, max(size_bytes, _LEAST_ROOM_BYTES))
     path.unlink()
-
-
-def _offloaded(model: onnx.ModelProto, folder: Path) -> str:
-    """A model that carries its weights, written with them outside, so that ONNX Runtime maps rather than copies them."""
-    path = Path(folder, f"{_FIXED}.onnx")
-    onnx.save_model(model, str(path), save_as_external_data=True, location=f"{_FIXED}.data", size_threshold=_MAPPED_BYTES)
-    return str(path)
 
 
 def _constants(model: onnx.ModelProto, path: Path, folder: Path) -> dict[str, Any]:
