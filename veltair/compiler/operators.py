@@ -9,10 +9,10 @@ from veltair.compiler import layout
 from veltair.compiler.attending import attention
 from veltair.compiler.graph import Node, elements
 from veltair.compiler.lower import Form, Group, Handler, Lowering, Source, Space
-from veltair.compiler.schedules.base import Chain
+from veltair.compiler.schedules.base import Chain, Kernel
 from veltair.compiler.schedules.gemm import BatchedMatmul, Gemm, column_block
 from veltair.compiler.schedules.move import Move
-from veltair.compiler.schedules.rows import LayerNorm, Reduce, Softmax
+from veltair.compiler.schedules.rows import LayerNorm, Reduce, Softmax, SoftmaxAcross
 from veltair.compiler.views import slice_bounds
 from veltair.compiler.windowed import conv, conv_transpose, pool, pooled, with_chain
 
@@ -77,32 +77,47 @@ GEMM_FORMS: list[GemmForm] = []
 
 
 def softmax(low: Lowering, index: int, node: Node) -> Group | None:
-    shape = low.graph.shapes[node.inputs[0]]
-    default = -1 if low.graph.opset >= 13 else 1
-    if int(node.attrs.get("axis", default)) % len(shape) != len(shape) - 1 or low.graph.dtypes[node.inputs[0]] != "float32":
+    x = node.inputs[0]
+    shape = low.graph.shapes[x]
+    rank, old = len(shape), low.graph.opset < 13
+    axis = int(node.attrs.get("axis", 1 if old else -1)) % rank
+    if low.graph.dtypes[x] != "float32":
         return None
-    return _rows(low, index, node, Softmax(elements(shape[:-1]), shape[-1], low.lanes), [node.inputs[0]])
+    if old or axis == rank - 1:  # before opset 13 all axes from this one on are one
+        split = axis if old else rank - 1
+        rows, length = elements(shape[:split]), elements(shape[split:])
+        groups = (tuple(range(split)), tuple(range(split, rank)))
+        return _rows(low, index, node, Softmax(rows, length, low.lanes), [x], groups)
+    kernel = SoftmaxAcross(elements(shape[:axis]), shape[axis], elements(shape[axis + 1 :]), low.lanes)
+    return _rows(low, index, node, kernel, [x], (tuple(range(axis)), (axis,), tuple(range(axis + 1, rank))))
 
 
 def layer_norm(low: Lowering, index: int, node: Node) -> Group | None:
-    shape = low.graph.shapes[node.inputs[0]]
-    one_axis = int(node.attrs.get("axis", -1)) % len(shape) == len(shape) - 1
-    if not one_axis or len(node.inputs) != 3 or len(node.outputs) != 1:
-        return None
-    epsilon = float(node.attrs.get("epsilon", 1e-5))
-    return _rows(low, index, node, LayerNorm(elements(shape[:-1]), shape[-1], epsilon, low.lanes), list(node.inputs))
-
-
-def _rows(low: Lowering, index: int, node: Node, kernel: Any, names: list[str]) -> Group:
-    shape = low.graph.shapes[node.outputs[0]]
+    """Over the last axes, whose elements are one row. A missing shift is zeros."""
+    graph = low.graph
+    shape = graph.shapes[node.inputs[0]]
     rank = len(shape)
+    axis = int(node.attrs.get("axis", -1)) % rank
+    x, gamma, *shift = node.inputs
+    constant = graph.constant(gamma)
+    if len(node.outputs) != 1 or graph.dtypes[x] != "float32" or constant is None or constant.shape != shape[axis:]:
+        return None
+    length = elements(shape[axis:])
+    beta = shift[0] if shift and shift[0] else graph.add_constant("no_shift", np.zeros(length, np.float32))
+    epsilon = float(node.attrs.get("epsilon", 1e-5))
+    kernel = LayerNorm(elements(shape[:axis]), length, epsilon, low.lanes)
+    return _rows(low, index, node, kernel, [x, gamma, beta], (tuple(range(axis)), tuple(range(axis, rank))))
+
+
+def _rows(low: Lowering, index: int, node: Node, kernel: Kernel, names: list[str], groups: tuple[tuple[int, ...], ...]) -> Group:
+    shape = low.graph.shapes[node.outputs[0]]
 
     def write(lw: Lowering, g: Group) -> None:
         full = with_chain(kernel, lw.chain(g))
         inputs = [lw.line.view(lw.get(name), s) for name, (s, _) in zip(names, full.inputs, strict=True)]
         lw.call(g, full, inputs)
 
-    return low.grow(low.group(index, node, Space(shape, kernel.output, 0, (tuple(range(rank - 1)), (rank - 1,))), write))
+    return low.grow(low.group(index, node, Space(shape, kernel.output, 0, groups), write))
 
 
 def reduce(low: Lowering, index: int, node: Node) -> Group | None:

@@ -13,7 +13,6 @@ from veltair.compiler.schedules.base import (
     L2_BYTES,
     Kernel,
     Knobs,
-    divisors,
     extent,
     result,
     schedule_of,

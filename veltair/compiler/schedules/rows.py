@@ -1,9 +1,10 @@
 """Kernels that reduce along rows: softmax, layer norm, and plain reductions.
 
 A row's reduction is written as `lanes` partial results that are combined at the end, since fp32 sums may not be
-reordered by the code generator. Rows that no vector divides are read through a guard that yields the neutral element.
+reordered by the code generator. What of a row no vector holds is reduced apart.
 """
 
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,19 +18,13 @@ from veltair.compiler.schedules.base import (
     divisors,
     result,
     schedule_of,
+    tree,
     unroll_tile,
     vector_width,
     vectorize_last,
     vectorize_reduction,
 )
-
-_LOWEST = -3.4e38
-
-
-def _guarded(x: Any, row: Any, column: Any, length: int, padded: int, neutral: float) -> Any:
-    if padded == length:
-        return x[row, column]
-    return tirx.if_then_else(column < length, x[row, column], tirx.const(neutral, "float32"))
+from veltair.compiler.schedules.ragged import whole_vectors
 
 
 def _partial(x: Any, rows: int, padded: int, v: int, name: str, combine: Any) -> tuple[Any, Any]:
@@ -68,30 +63,99 @@ class Softmax(Kernel):
         rows, n = self.rows, self.length
         v = vector_width(n, self.lanes)
         v = self.lanes if v == 1 else v
-        padded = -(-n // v) * v
         x = te.placeholder((rows, n), name="x")
         operands = self.chain.placeholders()
-        row = te.compute((rows, padded), lambda i, j: _guarded(x, i, j, n, padded, _LOWEST), name="row")
-        _, top = _partial(lambda i, j: row[i, j], rows, padded, v, "top", te.max)
-        e = te.compute((rows, padded), lambda i, j: fast_exp(row[i, j] - top[i]), name="e")
-        _, total = _partial(lambda i, j: e[i, j], rows, padded, v, "total", te.sum)
+        top, tops = _folded(x, rows, n, v, "top", te.max, tirx.max)
+        e = te.compute((rows, n), lambda i, j: fast_exp(x[i, j] - top[i]), name="e")
+        total, totals = _folded(e, rows, n, v, "total", te.sum, operator.add)
         scale = te.compute((rows,), lambda i: tirx.const(1.0, "float32") / total[i], name="scale")
         out = te.compute((rows, n), lambda i, j: self.chain.apply(e[i, j] * scale[i], (i, j), operands), name="out")
         sch = schedule_of([x, *operands, out])
-        i, _ = sch.get_loops(sch.get_sblock("out"))
+        i, j = sch.get_loops(sch.get_sblock("out"))
         outer, inner = sch.split(i, [None, (knobs or self.candidates()[0])["mr"]])
-        vectorize_last(sch, sch.get_sblock("out"), self.lanes)
-        if padded == n:
-            sch.compute_inline(sch.get_sblock("row"))
-        for name in ("scale", "total", "total_part", "e", "top", "top_part", *(("row",) if padded != n else ())):
+        sch.vectorize(sch.split(j, [None, v])[1])
+        for name in ("scale", *totals, "e", *tops):
             sch.compute_at(sch.get_sblock(name), inner, preserve_unit_loops=True)
         sch.parallel(outer)
-        vectorize_last(sch, sch.get_sblock("e"), self.lanes)
+        sch.vectorize(sch.split(sch.get_loops(sch.get_sblock("e"))[-1], [None, v])[1])
         for name in ("top_part", "total_part"):
+            if name in (*tops, *totals):
+                block = sch.get_sblock(name)
+                lane, k = sch.get_loops(block)[-2:]
+                vectorize_reduction(sch, block, lane, k)
+        return result(sch) if n % v == 0 else whole_vectors(result(sch))
+
+
+def _folded(x: Any, rows: int, n: int, v: int, name: str, reducer: Any, combine: Any) -> tuple[Any, list[str]]:
+    """(rows,) reductions of (rows, n): vectors of partial results, what no vector holds apart. And the stages, last first."""
+    whole, rest = n // v, n % v
+    stages, parts = [name], []
+    if whole:
+        k = te.reduce_axis((0, whole), f"{name}_k")
+        part = te.compute((rows, v), lambda i, t: reducer(x[i, k * v + t], axis=k), name=f"{name}_part")
+        parts.append(lambda i: tree([part[i, t] for t in range(v)], combine))
+        stages.append(f"{name}_part")
+    if rest:
+        r = te.reduce_axis((0, rest), f"{name}_r")
+        tail = te.compute((rows,), lambda i: reducer(x[i, whole * v + r], axis=r), name=f"{name}_tail")
+        parts.append(lambda i: tail[i])
+        stages.append(f"{name}_tail")
+    return te.compute((rows,), lambda i: tree([p(i) for p in parts], combine), name=name), stages
+
+
+_CHUNK_ELEMENTS = 16 * 1024  # of a softmax across rows: wide enough for whole pages' worth of lines, narrow enough for the L2
+
+
+@dataclass(frozen=True)
+class SoftmaxAcross(Kernel):
+    """Over the middle axis of (outer, length, inner): lanes lie side by side along the inner one."""
+
+    outer: int
+    length: int
+    inner: int
+    lanes: int
+
+    kind = "softmax"
+
+    @property
+    def inputs(self) -> tuple[tuple[Shape, str], ...]:
+        return (((self.outer, self.length, self.inner), "float32"),)
+
+    @property
+    def output(self) -> Shape:
+        return (self.outer, self.length, self.inner)
+
+    @property
+    def flops(self) -> int:
+        return 12 * self.outer * self.length * self.inner
+
+    def build(self, knobs: Knobs) -> Any:
+        a, n, b = self.output
+        v = vector_width(b, self.lanes)
+        v = min(self.lanes, b) if v == 1 else v
+        x = te.placeholder((a, n, b), name="x")
+        operands = self.chain.placeholders()
+        r, r2 = te.reduce_axis((0, n), "r"), te.reduce_axis((0, n), "r2")
+        top = te.compute((a, b), lambda i, j: te.max(x[i, r, j], axis=r), name="top")
+        e = te.compute((a, n, b), lambda i, k, j: fast_exp(x[i, k, j] - top[i, j]), name="e")
+        total = te.compute((a, b), lambda i, j: te.sum(e[i, r2, j], axis=r2), name="total")
+        scale = te.compute((a, b), lambda i, j: tirx.const(1.0, "float32") / total[i, j], name="scale")
+        out = te.compute((a, n, b), lambda i, k, j: self.chain.apply(e[i, k, j] * scale[i, j], (i, k, j), operands), name="out")
+        sch = schedule_of([x, *operands, out])
+        i, k, j = sch.get_loops(sch.get_sblock("out"))
+        chunk = v * max(c for c in (1, 2, 4, 8) if c == 1 or (c * v <= b and c * v * n <= _CHUNK_ELEMENTS))
+        j_out, j_in = sch.split(j, [None, chunk])
+        sch.reorder(i, j_out, k, j_in)
+        for name in ("scale", "total", "e", "top"):
+            sch.compute_at(sch.get_sblock(name), j_out, preserve_unit_loops=True)
+        sch.parallel(sch.fuse(i, j_out))
+        for name in ("top", "total"):
             block = sch.get_sblock(name)
-            lane, k = sch.get_loops(block)[-2:]
-            vectorize_reduction(sch, block, lane, k)
-        return result(sch)
+            column, red = sch.get_loops(block)[-2:]
+            vectorize_reduction(sch, block, column, red)
+        for name in ("scale", "e", "out"):
+            sch.vectorize(sch.split(sch.get_loops(sch.get_sblock(name))[-1], [None, v])[1])
+        return result(sch) if b % chunk == 0 else whole_vectors(result(sch))
 
 
 @dataclass(frozen=True)
