@@ -2,8 +2,10 @@
 
 import json
 import re
+import signal
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +13,18 @@ import click
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from veltair.bundle.store import PAGE
+from veltair.cli.progress import STAGES, CompileBar, Estimate
 from veltair.compiler.build import Compiled, compile_model
+from veltair.compiler.preprocess import ImageInput, parse_image_input
+from veltair.compiler.records import user_folder
 from veltair.errors import VeltairError
 from veltair.models import MODELS
 
 GATE_SAMPLES = 2
-WIDTH_IN_FILES = 120  # a log file has no width of its own
-_STAGES = {
-    "import": "reading and lowering",
-    "search": "timing kernel schedules",
-    "build": "generating code",
-    "gate": "comparing with ONNX Runtime",
-    "measure": "measuring blocks",
-}
+WIDTH_IN_FILES = 140  # a log file has no width of its own
 
 
 class _Shape(click.ParamType[tuple[str, tuple[int, ...]]]):
@@ -51,6 +49,32 @@ class _Milliseconds(click.ParamType[float]):
         return float(match[1]) * {"us": 1e-3, "s": 1e3}.get(match[2], 1.0)
 
 
+class _Batches(click.ParamType[tuple[int, ...]]):
+    name = "N,N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", value):
+            self.fail(f"{value!r} are no batch sizes; write them like 1,4", param, ctx)
+        return tuple(dict.fromkeys(int(n) for n in value.split(",")))
+
+
+class _Image(click.ParamType[ImageInput]):
+    name = "NAME=LAYOUT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> ImageInput:
+        if isinstance(value, ImageInput):
+            return value
+        try:
+            return parse_image_input(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+_PRECISIONS = {"fp32": ("fp32",), "bf16": ("fp32", "bf16"), "all": None}
+
+
 @click.command(
     "compile",
     epilog="""
@@ -58,13 +82,28 @@ class _Milliseconds(click.ParamType[float]):
 
     \b
       veltair compile model.onnx --name ocr-det --input x=1x3x320x320 --qos 60ms -o artifacts/
-      veltair compile models.minilm
+      veltair compile models.minilm --batch 1,4 --precision fp32
+      veltair compile model.onnx --image x=nhwc,mean=0.485:0.456:0.406,std=0.229:0.224:0.225
       veltair compile model.onnx --gate-inputs real1.npz --gate-inputs real2.npz --json
+
+    \b
+    Ends with 0 when the bundle is written, 1 when the model is refused or a variant is wrong, 2 for wrong usage, and
+    130 when it was interrupted: the same command then goes on where it stopped.
     """,
 )
 @click.argument("model")
 @click.option("--name", help="Name that clients use. Default: the file's.")
 @click.option("--input", "inputs", multiple=True, type=_Shape(), help="Fix an input's shape. Repeat for each dynamic input.")
+@click.option(
+    "--image", "images", multiple=True, type=_Image(),
+    help="Make an input one of uint8 pictures, normalised by the model: x=nhwc,mean=A:B:C,std=A:B:C,scale=255.",
+)  # fmt: skip
+@click.option("--batch", "batches", default="1", show_default=True, type=_Batches(), help="Batch sizes to compile for.")
+@click.option(
+    "--precision", default="all", show_default=True, type=click.Choice(list(_PRECISIONS)),
+    help="Of the variants. fp32 is always among them; tenants say whether they take less. all: what the CPU has.",
+)  # fmt: skip
+@click.option("--target", help="LLVM's name of another CPU to make code for, like haswell. Default: this one.")
 @click.option("--qos", "qos_ms", type=_Milliseconds(), help="Latency target, like 60ms.")
 @click.option("-o", "--out", default="artifacts", show_default=True, type=click.Path(path_type=Path), help="Folder for bundles.")
 @click.option(
@@ -78,6 +117,10 @@ def compile_command(
     model: str,
     name: str | None,
     inputs: tuple[tuple[str, tuple[int, ...]], ...],
+    images: tuple[ImageInput, ...],
+    batches: tuple[int, ...],
+    precision: str,
+    target: str | None,
     qos_ms: float | None,
     out: Path,
     gate_inputs: tuple[Path, ...],
@@ -85,45 +128,108 @@ def compile_command(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Compile MODEL, an .onnx file or models.NAME (see `veltair models`), into a bundle of measured variants.
+    """Compile MODEL, an .onnx or .pt2 file or models.NAME (see `veltair models`), into a bundle of measured variants.
 
-    Every variant of every block is compared with ONNX Runtime; one that is off fails the compile and nothing is written.
+    Every variant of every block is compared with the reference; one that is off is not written. What was measured stands in
+    the bundle's report.html.
     """
-    console = Console(stderr=True)
+    samples = _load(gate_inputs)
+    bar = CompileBar(Console(stderr=True))
+    options: dict[str, Any] = {
+        "images": images,
+        "batches": batches,
+        "precisions": _PRECISIONS[precision],
+        "target": target,
+        "tuning": tuning,
+        "seed": seed,
+        "out": out,
+        "on_progress": bar,
+    }
     try:
-        with tempfile.TemporaryDirectory(prefix="veltair-") as scratch, _progress(console) as bar:
-            tasks: dict[str, Any] = {}
-
-            def show(stage: str, done: int, total: int) -> None:
-                if stage not in tasks:
-                    tasks[stage] = bar.add_task(_STAGES[stage], total=total)
-                bar.update(tasks[stage], completed=done, total=total)
-
-            source = model.removeprefix("models.")
-            options: dict[str, Any] = {"tuning": tuning, "seed": seed, "on_progress": show, "out": out}
-            if source in MODELS and (model.startswith("models.") or not Path(model).exists()):
-                zoo = MODELS[source]
-                zoo.needs()
-                made = compile_model(
-                    zoo.export(Path(scratch)),
-                    name=name or source,
-                    inputs={**zoo.input_shapes, **dict(inputs)},
-                    qos_ms=qos_ms or zoo.qos_ms,
-                    gate_inputs=_load(gate_inputs) or zoo.gate_inputs(GATE_SAMPLES),
-                    max_values=zoo.max_values,
-                    **options,
-                )
-            else:
-                made = compile_model(
-                    model, name=name, inputs=dict(inputs), qos_ms=qos_ms, gate_inputs=_load(gate_inputs) or None, **options
-                )
+        with _interrupts(), bar, tempfile.TemporaryDirectory(prefix="veltair-") as scratch:
+            made = _compile(model, name, dict(inputs), qos_ms, samples, Path(scratch), options)
     except VeltairError as error:
         raise click.ClickException(f"{error} [{error.code}]") from error
+    except _Interrupted as interrupted:
+        click.echo(_how_to_resume(bar.estimate, tuning or user_folder()), err=True)
+        raise SystemExit(128 + interrupted.signal) from None
     if as_json:
         click.echo(json.dumps({"bundle": str(made.folder), **made.report}))
     else:
         console = Console()
         _print(made, console if console.is_terminal else Console(width=WIDTH_IN_FILES))
+
+
+def _compile(
+    model: str,
+    name: str | None,
+    inputs: Mapping[str, tuple[int, ...]],
+    qos_ms: float | None,
+    samples: list[Mapping[str, Any]],
+    scratch: Path,
+    options: Mapping[str, Any],
+) -> Compiled:
+    known = model.removeprefix("models.")
+    if known not in MODELS or not (model.startswith("models.") or not Path(model).exists()):
+        return compile_model(model, name=name, inputs=inputs, qos_ms=qos_ms, gate_inputs=samples or None, **options)
+    zoo = MODELS[known]
+    zoo.needs()
+    return compile_model(
+        zoo.export(scratch),
+        name=name or known,
+        inputs={**zoo.input_shapes, **inputs},
+        qos_ms=qos_ms or zoo.qos_ms,
+        gate_inputs=samples or zoo.gate_inputs(GATE_SAMPLES),
+        max_values=zoo.max_values,
+        **options,
+    )
+
+
+class _Interrupted(BaseException):
+    """Like KeyboardInterrupt, which click would turn into its own words and code."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.signal = number
+
+
+@contextmanager
+def _interrupts() -> Iterator[None]:
+    """SIGINT and SIGTERM end the work in between, with everything put away, as _Interrupted.
+
+    TVM turns what a signal handler raises beneath it into an error of its own, so the first signal is remembered. A second
+    one does not disturb the clean-up.
+    """
+    received: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        if not received:
+            received.append(number)
+            raise _Interrupted(number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except Exception as error:
+        if received:
+            raise _Interrupted(received[0]) from error
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _how_to_resume(estimate: Estimate, tuning: Path) -> str:
+    stage = STAGES.get(estimate.stage, estimate.stage) or "starting"
+    done, total = estimate.counted
+    if estimate.stage == "search":
+        known = f"the {done} of {total} kernels that are timed stand in {tuning}"
+    else:
+        known = f"what kernels were timed stands in {tuning}"
+    return (
+        f"interrupted while {stage}; no bundle was written, an older one is as it was. "
+        f"Run the same command again to go on: {known}"
+    )
 
 
 def _load(paths: tuple[Path, ...]) -> list[Mapping[str, Any]]:
@@ -137,47 +243,50 @@ def _load(paths: tuple[Path, ...]) -> list[Mapping[str, Any]]:
     return samples
 
 
-def _progress(console: Console) -> Progress:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=console)
-
-
 def _print(made: Compiled, console: Console) -> None:
-    manifest, report = made.manifest, made.report
-    widths = sorted(manifest.blocks[0].variants[0].latency_us)
-    table = Table(title=f"{manifest.name}: {len(manifest.blocks)} blocks", box=SIMPLE_HEAD)
+    """The kept variants of each block, what they are worth, and the whole."""
+    report = made.report
+    points = report["points"]
+    alone = {point["cores"]: k for k, point in enumerate(points) if not point["resource"]}
+    pressed = [k for k, point in enumerate(points) if point["resource"] and point["cores"] == 1]
+    table = Table(title=f"{report['model']}: {len(report['blocks'])} blocks", box=SIMPLE_HEAD)
     table.add_column("block", no_wrap=True)
-    table.add_column("variant")
-    for w in widths:
-        table.add_column(f"{w} core{'s' * (w > 1)} us", justify="right")
+    table.add_column("variant", no_wrap=True)
+    for cores in alone:
+        table.add_column(f"{_cores(cores)} us", justify="right")
     table.add_column("pressed us", justify="right")
-    table.add_column("traffic MB", justify="right")
-    table.add_column("cached KB", justify="right")
-    table.add_column("GFLOP/s", justify="right")
-    table.add_column("gate error", justify="right")
-    for block in manifest.blocks:
-        for i, v in enumerate(block.variants):
-            alone = v.latency_us[1]
+    for title in ("GFLOP/s", "traffic MB", "presses", "gate error"):
+        table.add_column(title, justify="right")
+    table.add_column("kept because")
+    for block in report["blocks"]:
+        for i, v in enumerate([c for c in block["candidates"] if c["kept"]]):
             table.add_row(
-                block.name if i == 0 else "",
-                v.name,
-                *(str(v.latency_us[w][0]) for w in widths),
-                str(alone[-1]) if len(alone) > 1 else "-",
-                f"{v.traffic_bytes / 1e6:.1f}",
-                f"{v.working_set_bytes / 1e3:.0f}",
-                f"{block.flops / alone[0] / 1e3:.0f}",
-                f"{v.gate_max_error:.0e}",
+                block["name"] if i == 0 else "",
+                v["name"],
+                *(f"{v['us'][k]:.0f}" for k in alone.values()),
+                f"{max(v['us'][k] for k in pressed):.0f}" if pressed else "-",
+                f"{block['flops'] / v['us'][alone[1]] / 1e3:.0f}",
+                f"{v['traffic_bytes'] / 1e6:.1f}",
+                f"{max(v['exerts'].values(), default=0.0):.2f}",
+                f"{v['gate_error']:.0e}",
+                v["why"],
             )
     console.print(table)
-    whole = ", ".join(f"{us[0] / 1e3:.2f} ms on {w} core{'s' * (w != '1')}" for w, us in report["model_us"].items())
-    console.print(f"whole model: {whole}; worst error {max(report['gate']['whole_model_error']):.0e}")
-    searched = f"{report['searched']} of {report['kernels']} kernels searched, the others known from records"
-    console.print(f"{searched}; TVM's generic schedules hold {report['fallback_share']:.1%} of the time")
-    console.print(f"bundle: {made.folder}")
+    for each in [report, *report.get("batched", ())]:
+        whole = ", ".join(f"{each['whole_us'][k] / 1e3:.2f} ms on {_cores(cores)}" for cores, k in alone.items())
+        exact = ", ".join(f"{each['exact_whole_us'][k] / 1e3:.2f}" for k in alone.values())
+        of_batch = f" at batch {each['batch']}" if report.get("batched") else ""
+        error = max(each["gate"]["whole_model_error"])
+        console.print(f"whole model{of_batch}: {whole} (fp32 alone: {exact} ms); worst error {error:.0e}")
+    search = report["search"]
+    console.print(
+        f"{search['searched']} of {search['kernels']} kernels searched, the others known from records; "
+        f"{len(search['failed'])} candidates failed; "
+        f"TVM's generic schedules hold {report['fallback_share']:.1%} of the time"
+    )
+    console.print(f"bundle: {made.folder}", soft_wrap=True)
+    console.print(f"report: {made.folder / PAGE}", soft_wrap=True)
+
+
+def _cores(n: int) -> str:
+    return f"{n} core{'s' * (n != 1)}"
