@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from veltair.bundle.format import TargetSpec
+from veltair.compiler import winograd_forms
 from veltair.compiler.line import Call, Line
 from veltair.compiler.schedules.winograd import Winograd, register_block
 from veltair.compiler.schedules.winograd_transform import data_tree, output_tree, transform_weights
@@ -16,6 +17,12 @@ from veltair.compiler.winograd_forms import pack_winograd, saving
 from .small import HASWELL, HOST, OLDEST, assert_equal, line_of, model_of, reference, run_line, save
 
 PADS = {"pads": [1, 1, 1, 1]}
+
+
+@pytest.fixture
+def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both tile sizes are offered, however small the image."""
+    monkeypatch.setattr(winograd_forms, "worthwhile", lambda direct, channels: [4, 2])
 
 
 def random(*shape: int, seed: int = 0) -> Any:
@@ -86,12 +93,14 @@ SHAPES = [
 ]
 
 
+@pytest.mark.usefixtures("any_size")
 @pytest.mark.parametrize("m", [2, 4])
 @pytest.mark.parametrize(("shape", "co", "attrs"), [s[1:] for s in SHAPES], ids=[s[0] for s in SHAPES])
 def test_equals_onnx_runtime(shape: tuple[int, ...], co: int, attrs: dict[str, Any], m: int, tmp_path: Path) -> None:
     check(tmp_path, random(*shape), random(co, shape[1], 3, 3, seed=1), attrs, m)
 
 
+@pytest.mark.usefixtures("any_size")
 @pytest.mark.parametrize(
     ("target", "m"), [(HASWELL, 2), (HASWELL, 4), (OLDEST, 2), (OLDEST, 4)], ids=lambda v: str(getattr(v, "mcpu", v))
 )
@@ -99,20 +108,23 @@ def test_narrower_registers_compute_the_same(target: TargetSpec, m: int, tmp_pat
     check(tmp_path, random(1, 20, 13, 16), random(24, 20, 3, 3, seed=1), PADS, m, target=target)
 
 
-@pytest.mark.parametrize("candidate", range(4))
+@pytest.mark.usefixtures("any_size")
+@pytest.mark.parametrize("candidate", range(3))
 def test_every_setting_computes_the_same(candidate: int, tmp_path: Path) -> None:
     x, w = random(1, 96, 44, 42), random(32, 96, 3, 3, seed=1)
     line = line_of(save(model(x, w, PADS), tmp_path))
     settings = forms_of(conv_of(line))[4].kernel.candidates()
     assert {s["split"] for s in settings} == {0, 1}
-    assert len(settings) > candidate
+    assert len(settings) == 3
     check(tmp_path, x, w, PADS, 4, candidate=candidate)
 
 
+@pytest.mark.usefixtures("any_size")
 def test_the_chain_behind_it_is_fused(tmp_path: Path) -> None:
     check(tmp_path, random(1, 16, 12, 14), random(32, 16, 3, 3, seed=1), PADS, 4, silu=True)
 
 
+@pytest.mark.usefixtures("any_size")
 @pytest.mark.parametrize(("m", "bound"), [(2, 5e-6), (4, 1e-5)])
 def test_accuracy_holds_over_many_channels_of_one_sign(m: int, bound: float, tmp_path: Path) -> None:
     """As behind Relu: a large mean, which the data transform must cancel."""
@@ -153,6 +165,16 @@ def test_is_not_offered_where_it_can_not_win(
     assert not any(forms_of(call) for call in line_of(save(made, tmp_path)).calls)
 
 
+@pytest.mark.parametrize(
+    ("channels", "side", "sizes"),
+    [(16, 28, [4]), (256, 28, [4, 2]), (32, 14, [4, 2]), (256, 3, [4])],
+    ids=["light weights", "heavy weights", "wasteful tiles", "one tile"],
+)
+def test_small_tiles_are_offered_where_large_ones_waste_much(channels: int, side: int, sizes: list[int], tmp_path: Path) -> None:
+    made = model(random(1, channels, side, side), random(channels, channels, 3, 3, seed=1), PADS)
+    assert list(forms_of(conv_of(line_of(save(made, tmp_path))))) == sizes
+
+
 def kernel(**changed: Any) -> Winograd:
     return replace(Winograd(1, 4, 16, 56, 56, 4, 16, (1, 1, 1, 1), 4, 4), **changed)
 
@@ -169,7 +191,7 @@ def test_a_register_tile_divides_the_output_blocks_and_fits_the_registers() -> N
 
 
 def test_its_rate_counts_the_operations_of_the_direct_form(tmp_path: Path) -> None:
-    line = line_of(save(model(random(1, 32, 18, 18), random(32, 32, 3, 3, seed=1), PADS), tmp_path))
+    line = line_of(save(model(random(1, 32, 14, 14), random(32, 32, 3, 3, seed=1), PADS), tmp_path))
     for form in forms_of(conv_of(line)).values():
         assert form.kernel.flops == conv_of(line).kernel.flops
     assert saving(kernel()) == 4.0

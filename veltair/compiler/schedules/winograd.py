@@ -44,6 +44,7 @@ class Winograd(Kernel):
     m: int  # rows and columns of outputs in a tile: 2 or 4
     cb: int  # output blocks of a register tile; divides out_blocks
     registers: int = 24
+    direct_flops: int = 0  # of the direct convolution, so that rates compare: this one gets by with a fraction of them
 
     kind = "winograd"
     algorithm = "winograd"
@@ -70,8 +71,7 @@ class Winograd(Kernel):
 
     @property
     def flops(self) -> int:
-        """Those of the direct convolution, so that rates compare: this one gets by with a fraction of them."""
-        return 2 * 9 * elements(self.output) * self.in_blocks * self.in_lanes
+        return self.direct_flops
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -85,19 +85,17 @@ class Winograd(Kernel):
         return self.n * rows * columns
 
     def candidates(self) -> list[dict[str, int]]:
-        """The two best register tiles, each with a chunk that fits the private cache, one twice that, and the largest.
-
-        Cores share the chunks of the first two, and the channels of the last, which sweeps the weights the fewest times.
+        """For the two best register tiles a chunk that fits the private cache, of which cores share the chunks, and for the
+        best one the largest chunk, of which they share the channels: it sweeps the weights the fewest times.
         """
         heights = sorted(range(1, max(1, self.registers // self.cb) + 1), key=lambda tr: _cost(self.cb, tr, self.tiles))
         each = 4 * self.side**2 * (self.in_blocks * self.in_lanes + self.cb * self.out_lanes)
         found = []
-        for tr in heights[:2]:
-            for size, split in ((L2_BYTES, 0), (2 * L2_BYTES, 0), (_LARGEST, 1)):
-                chunks = -(-self.tiles // max(tr, size // each))
-                if split or chunks > 1:  # a single chunk leaves nothing to share but channels
-                    found.append((tr, -(-self.tiles // chunks), split))
-        return [{"tr": tr, "chunk": -(-chunk // tr) * tr, "split": split} for tr, chunk, split in dict.fromkeys(found)]
+        for tr, size, split in [(tr, L2_BYTES, 0) for tr in heights[:2]] + [(tr, _LARGEST, 1) for tr in heights[:2]]:
+            chunks = -(-self.tiles // max(tr, size // each))
+            if (chunks > 1 and not split) or (split and len(found) < 3):  # a single chunk leaves nothing to share but channels
+                found.append({"tr": tr, "chunk": -(-self.tiles // (chunks * tr)) * tr, "split": split})
+        return found
 
     def build(self, knobs: Knobs) -> Any:
         return _Builder(self, knobs or self.candidates()[0]).function()
