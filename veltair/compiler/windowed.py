@@ -74,7 +74,7 @@ def conv(low: Lowering, index: int, node: Node) -> Group | None:
     space = Space(out, (n, ob, oh, ow, lo), lo, flat=flat or oh == 1)
     kernel: Any
     if depthwise:
-        kernel = Depthwise(n, ob, lo, h, ww, window)
+        kernel = Depthwise(n, ob, lo, h, ww, window, low.registers)
         form, make = f"depthwise {lo} {window.kernel}", lambda: _pack_depthwise(w4, lo)
         block_in = lo
     elif c <= _PLAIN_INPUT_CHANNELS:

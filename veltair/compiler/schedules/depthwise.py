@@ -1,16 +1,21 @@
-"""Depthwise convolution over channel-blocked data: every channel its own filter, so memory decides, and rows are reused.
+"""Depthwise convolution over channel-blocked data: every channel its own filter.
 
-Knobs: `hb` rows of a band (its padded rows are made in place), `ow` columns of the register tile.
+A register tile of `ow` columns is summed over the taps; its input vectors come straight from the image, and tiles at an
+edge leave out the taps that fall outside (see `tiles`), so nothing is copied or padded. Knobs:
+
+    ow   columns of the register tile at most: a row is cut into tiles of nearly equal width
+    hb   rows of a band, what cores share
 """
 
 from dataclasses import dataclass
 from typing import Any
 
-from tvm import te, tirx
-
 from veltair.compiler.graph import Shape
-from veltair.compiler.schedules.base import Kernel, Knobs, divisors, result, schedule_of, unroll_tile, zero
-from veltair.compiler.schedules.conv import Window
+from veltair.compiler.schedules import nest
+from veltair.compiler.schedules.base import Kernel, Knobs, zero
+from veltair.compiler.schedules.tiles import Run, Window, along, column_runs, tap_rows
+
+_TASKS = 16
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,7 @@ class Depthwise(Kernel):
     h: int
     w: int
     window: Window
+    registers: int = 24
 
     kind = "depthwise"
 
@@ -41,56 +47,66 @@ class Depthwise(Kernel):
 
     @property
     def flops(self) -> int:
+        """Two for each multiplication made: none for taps outside the image."""
         n, blocks, oh, ow, lanes = self.output
-        kh, kw = self.window.kernel
-        return 2 * n * blocks * oh * ow * lanes * kh * kw
+        return 2 * n * blocks * lanes * self.window.taps(self.h, self.w, oh, ow)
 
     def candidates(self) -> list[dict[str, int]]:
-        _, _, oh, ow, _ = self.output
-        tiles = divisors(ow, 20)[::-1][:3]
-        bands = sorted({*divisors(oh, 28)[-2:], *(d for d in divisors(oh, 28) if d in (4, 5, 7, 8))}, reverse=True)
-        return [{"ow": t, "hb": hb} for t in tiles for hb in bands][:10]
+        _, _, _, ow, _ = self.output
+        most = self.registers // 2  # taps of a row and input vectors take the rest; wider tiles spill (half the rate at 20)
+        tiles = dict.fromkeys(-(-ow // -(-ow // t)) for t in (8, 5, 10, 7) if t <= most)
+        return [{"ow": t, "hb": self._band()} for t in tiles]
+
+    def _band(self) -> int:
+        _, _, oh, _, _ = self.output
+        bands = min(oh, -(-_TASKS // (self.n * self.blocks)))
+        if bands * self.n * self.blocks % 2 and bands < oh:
+            bands += 1
+        return -(-oh // bands)
 
     def build(self, knobs: Knobs) -> Any:
         knobs = knobs or self.candidates()[0]
-        top, left, bottom, right = self.window.pads
-        (kh, kw), (sh, sw), (dh, dw) = self.window.kernel, self.window.strides, self.window.dilations
-        (data_shape, _), (weight_shape, _) = self.inputs
-        x, w = te.placeholder(data_shape, name="x"), te.placeholder(weight_shape, name="w")
-        operands = self.chain.placeholders()
-        xp, padded = x, any(self.window.pads)
-        if padded:
-            h, ww = self.h, self.w
-            xp = te.compute(
-                (self.n, self.blocks, h + top + bottom, ww + left + right, self.lanes),
-                lambda b, c, y, z, v: tirx.if_then_else(
-                    tirx.all(y >= top, y < h + top, z >= left, z < ww + left), x[b, c, y - top, z - left, v], zero()
-                ),
-                name="pad",
-            )
-        i, j = te.reduce_axis((0, kh), "kh"), te.reduce_axis((0, kw), "kw")
-        acc = te.compute(
-            self.output,
-            lambda b, c, y, z, v: te.sum(xp[b, c, y * sh + i * dh, z * sw + j * dw, v] * w[c, i, j, v], axis=[i, j]),
-            name="acc",
-        )
-        out = te.compute(self.output, lambda *at: self.chain.apply(acc(*at), at, operands), name="out")
-        sch = schedule_of([x, w, *operands, out])
-        block, last = sch.get_sblock("acc"), sch.get_sblock("out")
-        b, c, y, z, v, ki, kj = sch.get_loops(block)
-        y_out, y_in = sch.split(y, [None, knobs["hb"]])
-        z_out, z_in = sch.split(z, [None, knobs["ow"]])
-        sch.reorder(b, c, y_out, y_in, z_out, ki, kj, z_in, v)
-        sch.set_scope(block, 0, "local")
-        sch.reverse_compute_at(last, z_out)
-        parallel = sch.fuse(b, c, y_out)
-        if padded:
-            sch.compute_at(sch.get_sblock("pad"), parallel)
-            sch.vectorize(sch.get_loops(sch.get_sblock("pad"))[-1])
-        sch.parallel(parallel)
-        for loop in (ki, kj, z_in):
-            sch.unroll(loop)
-        sch.vectorize(v)
-        unroll_tile(sch, sch.decompose_reduction(block, ki), 1)
-        unroll_tile(sch, last, 1)
-        return result(sch)
+        hb, window = knobs["hb"], self.window
+        (sh, sw), (dh, dw), (top, left, _, _) = window.strides, window.dilations, window.pads
+        _, _, oh, ow, lanes = self.output
+        names = ["x", "w", *(f"op{i}" for i in range(len(self.chain.operands))), "out"]
+        buffers = nest.arguments(self.argument_specs(), names)
+        x, w, *operands, out = buffers
+        readers = [nest.reader(b) for b in operands]
+        runs = column_runs(window, self.w, ow, knobs["ow"])
+        bands = -(-oh // hb)
+
+        def tile(b: Any, c: Any, y: Any, run: Run, z0: Any, top_tap: Any, taps: Any) -> Any:
+            def each(body: Any, first: int = 0, behind: int = run.width) -> Any:
+                return nest.unrolled("z", behind - first, lambda z: nest.vectorized("v", lanes, lambda v: body(z, v)), first)
+
+            def within(acc: Any) -> Any:
+                def tap(i: Any, j: Any, first: int, behind: int) -> Any:
+                    def one(z: Any, v: Any) -> Any:
+                        value = nest.load(x, b, c, y * sh + (i * dh - top), (z0 + z) * sw + (j * dw - left), v)
+                        return nest.store(acc, (z, v), nest.load(acc, z, v) + value * nest.load(w, c, i, j, v))
+
+                    return each(one, first, behind)
+
+                def row(i: Any) -> Any:
+                    return nest.seq(*(tap(i, j, f, e) for j, (f, e) in enumerate(run.taps) if f < e))
+
+                def finish(z: Any, v: Any) -> Any:
+                    at = (b, c, y, z0 + z, v)
+                    return nest.store(out, at, self.chain.apply(nest.load(acc, z, v), at, readers))
+
+                sums = nest.serial("i", taps, row, top_tap) if run.spans() else None
+                return nest.seq(each(lambda z, v: nest.store(acc, (z, v), zero())), sums, each(finish))
+
+            return nest.registers("acc", (run.width, lanes), within)
+
+        def line(b: Any, c: Any, y: Any) -> Any:
+            first, count = tap_rows(window, self.h, oh, y)
+            return along(runs, lambda run, z: tile(b, c, y, run, z, first, count))
+
+        def task(t: Any) -> Any:
+            b, c, band = nest.fused((self.n, self.blocks, bands), t)
+            size = hb if oh % hb == 0 else nest.smaller(hb, oh - band * hb)
+            return nest.serial("y", size, lambda s: line(b, c, band * hb + s))
+
+        return nest.function(buffers, nest.parallel("task", self.n * self.blocks * bands, task))
