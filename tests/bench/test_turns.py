@@ -2,7 +2,7 @@
 
 import pytest
 
-from veltair.bench.turns import LEAST_ROUNDS, MOST_ROUNDS, MOST_RUNS, Clock, in_turns, middle
+from veltair.bench.turns import LEAST_ROUNDS, MOST_ROUNDS, MOST_RUNS, Clock, Turn, in_turns, middle
 
 
 class World:
@@ -11,6 +11,7 @@ class World:
     def __init__(self) -> None:
         self.now_s = 0.0
         self.calls: list[tuple[str, int]] = []
+        self.begun: list[str] = []
 
     @property
     def clock(self) -> Clock:
@@ -19,12 +20,12 @@ class World:
     def pause(self, seconds: float) -> None:
         self.now_s += seconds
 
-    def contender(self, name: str, seconds: float, drift: float = 0.0):  # type: ignore[no-untyped-def]
+    def contender(self, name: str, seconds: float, drift: float = 0.0) -> Turn:
         def run(number: int) -> None:
             self.calls.append((name, number))
             self.now_s += seconds * (1 + drift * self.now_s)
 
-        return run
+        return Turn(run, lambda: self.begun.append(name))
 
 
 def test_everybody_has_a_turn_in_every_round() -> None:
@@ -35,6 +36,7 @@ def test_everybody_has_a_turn_in_every_round() -> None:
     assert times[1] == pytest.approx([0.02] * len(times[1]))
     turns = [name for i, (name, _) in enumerate(world.calls) if i == 0 or world.calls[i - 1][0] != name]
     assert turns == ["a", "b"] * (len(turns) // 2)
+    assert world.begun == turns
 
 
 def test_the_first_run_of_a_turn_does_not_count() -> None:
@@ -43,7 +45,7 @@ def test_the_first_run_of_a_turn_does_not_count() -> None:
     def waking(number: int) -> None:
         world.now_s += 0.09 if number < 0 else 0.01
 
-    [times] = in_turns([waking], budget_s=0.1, clock=world.clock)
+    [times] = in_turns([Turn(waking)], budget_s=0.1, clock=world.clock)
     assert times == pytest.approx([0.01] * LEAST_ROUNDS)
 
 

@@ -10,7 +10,7 @@ from tiny import TABLE, WEIGHT, tiny_answer, tiny_inputs, tiny_manifest
 
 from veltair.bundle.format import CallSpec, Manifest, TensorSpec
 from veltair.bundle.store import open_bundle, write_bundle
-from veltair.engine.lanes import set_cores
+from veltair.engine.lanes import hold_cores, set_cores
 from veltair.engine.program import Program
 from veltair.errors import BundleCorrupt, EngineFailed
 
@@ -77,6 +77,13 @@ def test_the_answer_is_the_same_on_one_core_and_on_all(program: Program, all_cor
         program.run(arena, 0, 2, (1, 0))
         answers.append(program.read_outputs(arena)["y"])
     np.testing.assert_array_equal(*answers)
+
+
+def test_a_lane_sits_on_the_first_of_its_cores_and_not_on_one_of_its_pools(all_cores_afterwards: None) -> None:
+    cores = tuple(sorted(os.sched_getaffinity(0)))
+    for granted in (cores, cores[::-1], cores[-1:]):
+        hold_cores(granted)
+        assert os.sched_getaffinity(0) == {granted[0]}
 
 
 def test_a_failing_kernel_is_named_with_its_block_and_tvms_message(artifacts: Path, tmp_path: Path) -> None:

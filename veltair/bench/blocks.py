@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from veltair.bench.rows import Row
-from veltair.bench.turns import in_turns, middle
+from veltair.bench.turns import Turn, in_turns, middle
 from veltair.engine.program import Program
 from veltair.models.source import Tensors
 
@@ -37,7 +37,7 @@ def measure_pieces(program: Program, variants: Sequence[int], inputs: Tensors, b
         program.write_inputs(arena, inputs)
         sums.append(sum(program.run(arena, b, b + 1, (variants[b],))[0] for b in range(blocks)) / 1e6)
 
-    whole_s, pieces_s = in_turns([whole, pieces], budget_s=budget_s)
+    whole_s, pieces_s = in_turns([Turn(whole), Turn(pieces)], budget_s=budget_s)
     program.release(arena)
     return Pieces(blocks, tuple(whole_s), tuple(pieces_s), tuple(sums))
 

@@ -24,33 +24,41 @@ class Clock:
     pause: Callable[[float], None] = time.sleep
 
 
-def in_turns(
-    runs: Sequence[Callable[[int], object]], *, budget_s: float, turn_s: float = TURN_S, clock: Clock = Clock()
-) -> list[list[float]]:
-    """For each contender the seconds a run took, one median a round. Contender c is called as runs[c](number of the run).
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A contender. `begin` is called first in each turn, then `run` with the number of the run."""
+
+    run: Callable[[int], object]
+    begin: Callable[[], object] = lambda: None
+
+
+def in_turns(contenders: Sequence[Turn], *, budget_s: float, turn_s: float = TURN_S, clock: Clock = Clock()) -> list[list[float]]:
+    """For each contender the seconds a run took, one median a round.
 
     As many rounds as fit `budget_s`, LEAST_ROUNDS at least; every contender has the same number.
     """
-    once = [_warmed(run, clock) for run in runs]
+    once = [_warmed(each, clock) for each in contenders]
     counts = [int(min(MOST_RUNS, max(1, turn_s / s))) for s in once]
     round_s = sum(s * (count + (s < LONG_S)) + PAUSE_S for s, count in zip(once, counts, strict=True))
     rounds = int(min(MOST_ROUNDS, max(LEAST_ROUNDS, budget_s / round_s)))
-    times: list[list[float]] = [[] for _ in runs]
+    times: list[list[float]] = [[] for _ in contenders]
     for _ in range(rounds):
-        for contender, run in enumerate(runs):
+        for number, each in enumerate(contenders):
             clock.pause(PAUSE_S)
-            if once[contender] < LONG_S:
-                run(-1)
-            times[contender].append(statistics.median(_seconds(run, number, clock) for number in range(counts[contender])))
+            each.begin()
+            if once[number] < LONG_S:
+                each.run(-1)
+            times[number].append(statistics.median(_seconds(each.run, turn, clock) for turn in range(counts[number])))
     return times
 
 
-def _warmed(run: Callable[[int], object], clock: Clock) -> float:
+def _warmed(contender: Turn, clock: Clock) -> float:
     """How long a run takes; the ones before it plan memory, pack weights and load code."""
-    first = _seconds(run, 0, clock)
+    contender.begin()
+    first = _seconds(contender.run, 0, clock)
     if first < LONG_S:
-        run(1)
-    return max(_seconds(run, 2, clock), 1e-6)
+        contender.run(1)
+    return max(_seconds(contender.run, 2, clock), 1e-6)
 
 
 def _seconds(run: Callable[[int], object], number: int, clock: Clock) -> float:
