@@ -61,8 +61,9 @@ def saving(kernel: Winograd) -> float:
 
 def pack_winograd(w: Any, kernel: Winograd) -> Any:
     """(co, ci, 3, 3) -> (co / (cb * lo), (m + 2)^2, ci, cb * lo) transformed, zeros where channels were padded."""
-    groups, points, channels, wide = kernel.inputs[1][0]
-    co, ci = w.shape[:2]
-    out = np.zeros((groups * wide, channels, points), np.float32)
-    out[:co, :ci] = transform_weights(w, kernel.m).reshape(co, ci, points)
-    return np.ascontiguousarray(out.reshape(groups, wide, channels, points).transpose(0, 3, 2, 1))
+    shape = kernel.inputs[1][0]
+    out = np.zeros(shape, np.float32)
+    for g, rows in enumerate(np.split(w, range(shape[3], w.shape[0], shape[3]))):  # one by one: in float64 all would be large
+        u = transform_weights(rows, kernel.m).reshape(*rows.shape[:2], -1)
+        out[g, :, : rows.shape[1], : rows.shape[0]] = u.transpose(2, 1, 0)
+    return out

@@ -29,6 +29,7 @@ from veltair.compiler.schedules.base import L2_BYTES, Kernel, Knobs, divisors
 from veltair.compiler.schedules.winograd_transform import data_tree, output_tree
 
 _LARGEST = 4 << 20  # bytes of a chunk's scratch: a share of the last-level cache
+_TASKS = 4  # what cores should have to share, at least
 
 
 @dataclass(frozen=True)
@@ -88,14 +89,17 @@ class Winograd(Kernel):
         """For the two best register tiles a chunk that fits the private cache, of which cores share the chunks, and for the
         best one the largest chunk, of which they share the channels: it sweeps the weights the fewest times.
         """
-        heights = sorted(range(1, max(1, self.registers // self.cb) + 1), key=lambda tr: _cost(self.cb, tr, self.tiles))
+        heights = sorted(range(1, max(1, self.registers // self.cb) + 1), key=lambda tr: _cost(self.cb, tr, self.tiles))[:2]
         each = 4 * self.side**2 * (self.in_blocks * self.in_lanes + self.cb * self.out_lanes)
-        found = []
-        for tr, size, split in [(tr, L2_BYTES, 0) for tr in heights[:2]] + [(tr, _LARGEST, 1) for tr in heights[:2]]:
-            chunks = -(-self.tiles // max(tr, size // each))
-            if (chunks > 1 and not split) or (split and len(found) < 3):  # a single chunk leaves nothing to share but channels
-                found.append({"tr": tr, "chunk": -(-self.tiles // (chunks * tr)) * tr, "split": split})
-        return found
+        least = _TASKS if self.out_blocks // self.cb < _TASKS else 1  # chunks, where there are few channels to share
+        chunks = [max(least, -(-self.tiles // max(tr, L2_BYTES // each))) for tr in heights]
+        shared = [self._setting(tr, count + count % 2, 0) for tr, count in zip(heights, chunks, strict=True) if count > 1]
+        shared = [setting for setting in shared if setting["chunk"] < self.tiles]
+        largest = [self._setting(tr, -(-self.tiles // max(tr, _LARGEST // each)), 1) for tr in heights]
+        return shared + largest[: 3 - len(shared)]
+
+    def _setting(self, tr: int, chunks: int, split: int) -> dict[str, int]:
+        return {"tr": tr, "chunk": -(-self.tiles // (chunks * tr)) * tr, "split": split}
 
     def build(self, knobs: Knobs) -> Any:
         return _Builder(self, knobs or self.candidates()[0]).function()
