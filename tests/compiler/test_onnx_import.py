@@ -214,6 +214,16 @@ def test_large_constants_are_mapped_from_a_file_that_goes_with_the_import(
     np.testing.assert_array_equal(array, weights)
 
 
+def test_a_product_of_more_axes_keeps_them(tmp_path: Path) -> None:
+    """ONNX Runtime would make it a Gemm between Reshapes, and a bias behind those cannot be fused at batch 2."""
+    rng = np.random.default_rng(4)
+    tokens, weights = rng.standard_normal((2, 5, 8)).astype(np.float32), rng.standard_normal((8, 16)).astype(np.float32)
+    model = model_of([("MatMul", "x w", "h"), ("Add", "h b", "y")], {"x": tokens}, "y", {"w": weights, "b": weights[0]})
+    path = save(model, tmp_path)
+    assert [node.op for node in load(path, {}).graph.nodes] == ["MatMul", "Add"]
+    assert [call.label for call in line_of(path).calls] == ["MatMul+Add"]
+
+
 def test_nothing_is_left_behind_by_an_import_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()

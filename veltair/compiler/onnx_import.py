@@ -27,6 +27,8 @@ from veltair.compiler.rebatch import rebatch
 from veltair.errors import CompileError, DynamicShape, UnknownInput, UnsupportedOperator
 
 _CONTROL_FLOW = {"If", "Loop", "Scan", "SequenceMap"}
+# makes a matrix product of more axes a Gemm between two Reshapes, behind which a batch's rows no longer are samples
+_NOT_WANTED = ["MatMulAddFusion"]
 _MAPPED_BYTES = 1_024  # constants at least this large lie in the file; shape inference wants to see the smaller ones
 _OFFLOADED_BYTES = 256 << 20  # a model that carries more is handed over as a file, which ONNX Runtime maps
 _LEAST_ROOM_BYTES = 64 << 10
@@ -216,7 +218,9 @@ def _fold(model: onnx.ModelProto, path: Path, out: Path) -> onnx.ModelProto:
     }.items():
         options.add_session_config_entry(key, value)
     try:
-        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"], disabled_optimizers=_NOT_WANTED
+        )
     except Exception as error:  # onnxruntime raises bare classes of its own, all derived from Exception
         raise CompileError(f"{path.name}: ONNX Runtime, the gate's reference, refuses the model: {error}") from error
     Path(out.parent, _OFFLOADED).unlink(missing_ok=True)
