@@ -13,6 +13,7 @@ from veltair.compiler.lower import Form, Group, Lowering, Source, Space
 from veltair.compiler.schedules.base import Chain, Operand
 from veltair.compiler.schedules.conv import Conv, Window
 from veltair.compiler.schedules.depthwise import Depthwise
+from veltair.compiler.schedules.grouped import GroupedConv
 from veltair.compiler.schedules.move import Move
 from veltair.compiler.schedules.pool import Pool
 from veltair.compiler.winograd_forms import winograd_forms
@@ -61,8 +62,6 @@ def conv(low: Lowering, index: int, node: Node) -> Group | None:
     h, ww = layout.spatial(shape)
     w4 = weights.reshape(*weights.shape[:2], *window.kernel)
     depthwise = groups == c == co and groups > 1
-    if groups != 1 and not depthwise:
-        return None
     if ww == 1 and window.kernel[1] == 1 and h > 1:  # one column: the same bytes as one row, which the tiles run along
         h, ww, window, w4 = 1, h, _transposed(window), w4.transpose(0, 1, 3, 2)
     flat = window.pointwise
@@ -77,6 +76,13 @@ def conv(low: Lowering, index: int, node: Node) -> Group | None:
         kernel = Depthwise(n, ob, lo, h, ww, window, low.registers)
         form, make = f"depthwise {lo} {window.kernel}", lambda: _pack_depthwise(w4, lo)
         block_in = lo
+    elif groups != 1:
+        li = low.block_of.get(x, 0) or layout.channel_block(c, low.lanes)
+        grouped = GroupedConv(
+            n, layout.blocks_of(c, li), li, h, ww, ob, lo, window, low.registers, c, groups=groups, out_channels=co
+        )
+        kernel = grouped
+        form, make, block_in = f"grouped {groups} {li} {lo} {window.kernel}", lambda: grouped.pack(w4), li
     elif c <= _PLAIN_INPUT_CHANNELS:
         kernel = Conv(n, c, 1, h, ww, ob, lo, window, low.registers)
         form, make, block_in = f"conv plain {lo} {window.kernel}", lambda: _pack_conv(w4, 1, c, lo), 0
@@ -91,7 +97,7 @@ def conv(low: Lowering, index: int, node: Node) -> Group | None:
     def write(lw: Lowering, g: Group) -> None:
         full = with_chain(kernel, lw.chain(g))
         data = lw.line.view(lw.get(x, block_in), full.inputs[0][0])
-        others = [f for other in CONV_FORMS for f in other(lw, full, data, w, w4)] if isinstance(full, Conv) else []
+        others = [f for other in CONV_FORMS for f in other(lw, full, data, w, w4)] if type(full) is Conv else []
         lw.call(g, full, [data, lw.weight(w, form, make, full.inputs[1])], others)
 
     return group

@@ -133,10 +133,11 @@ class Conv(Kernel):
 
 
 def register_tiles(k: Conv) -> list[tuple[int, int]]:
-    """The three most promising register tiles (blocks, columns): fewest loads per FMA, (cb + ow) / (cb * ow).
+    """The three most promising register tiles (blocks, columns): fewest loads per FMA.
 
-    Above 7/8 of the registers LLVM spills sums to memory (4x6 loses 10 % of the rate, 2x12 30 %); more than six streams
-    of weights collide in the first-level cache, whose sets they all start in.
+    A vector of weights counts more than a broadcast, since it comes from farther. Above 7/8 of the registers LLVM spills sums
+    to memory (4x6 loses 10 % of the rate, 2x12 30 %); more than four streams of weights collide in the sets of the
+    first-level cache, where they all start.
     """
     _, ob, _, ow, _ = k.output
     most = k.registers * 7 // 8
@@ -152,7 +153,8 @@ def register_tiles(k: Conv) -> list[tuple[int, int]]:
                 break
             waste = -(-ob // cb) * cb / ob  # a last tile that lacks blocks computes some of its neighbour's again
             latency_bound = max(1.0, 10 / (cb * mean))
-            costs[cb, tile] = waste * latency_bound * (1 + 0.3 * (cb + mean) / (cb * mean))
+            streams = 1.0 if cb <= 4 or ow <= 2 else 1.04
+            costs[cb, tile] = waste * streams * latency_bound * (1 + 0.3 * (1.5 * cb + mean) / (cb * mean))
     return sorted(costs, key=lambda t: costs[t])[:3]
 
 
