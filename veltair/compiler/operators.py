@@ -7,6 +7,7 @@ import numpy as np
 
 from veltair.compiler import layout
 from veltair.compiler.attending import attention
+from veltair.compiler.bf16_forms import gemm_bf16_forms
 from veltair.compiler.graph import Node, elements
 from veltair.compiler.lower import Form, Group, Handler, Lowering, Source, Space
 from veltair.compiler.schedules.base import Chain, Kernel
@@ -73,7 +74,7 @@ def _gemm(low: Lowering, index: int, node: Node, weights: Any) -> Group | None:
 GemmForm = Callable[[Lowering, Gemm, int, str, Any], list[Form]]
 """(lowering, fp32 kernel with its chain, data tensor, name of the weights, weights (k, n)) -> other kernels."""
 
-GEMM_FORMS: list[GemmForm] = []
+GEMM_FORMS: list[GemmForm] = [gemm_bf16_forms]
 
 
 def softmax(low: Lowering, index: int, node: Node) -> Group | None:
