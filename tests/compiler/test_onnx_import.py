@@ -71,6 +71,16 @@ def test_an_operator_newer_than_the_opset_is_named(tmp_path: Path) -> None:
         load(save(model, tmp_path), {})
 
 
+def test_functions_of_the_models_own_are_read_as_what_they_consist_of(tmp_path: Path) -> None:
+    model = relu()
+    model.graph.node[0].op_type, model.graph.node[0].domain = "Twice", "mine"
+    parts = [helper.make_node("Add", ["a", "a"], ["b"]), helper.make_node("Relu", ["b"], ["c"])]
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("mine", 1)]
+    model.functions.append(helper.make_function("mine", "Twice", ["a"], ["c"], parts, opsets))
+    model.opset_import.append(opsets[1])
+    assert [node.op for node in load(save(model, tmp_path), {}).graph.nodes] == ["Add", "Relu"]
+
+
 def test_control_flow_is_named(tmp_path: Path) -> None:
     branch = helper.make_graph(
         [helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(X))],

@@ -91,10 +91,26 @@ def test_masked_tokens_do_not_change_what_bert_makes_of_the_others() -> None:
     assert not torch.allclose(hidden[:, sample.origin :], filled[:, sample.origin :], atol=1e-1)
 
 
-def test_what_is_written_computes_what_the_network_does(mobilenet: Any, tmp_path: Path) -> None:
+def fallbacks(path: Path) -> list[str]:
+    """What of a model no schedule covers."""
+    from veltair.compiler.fallback import Foreign, fallback
+    from veltair.compiler.lower import Lowering
+    from veltair.compiler.operators import HANDLERS
+    from veltair.compiler.simplify import simplify
+    from veltair.compiler.sources import load_model
+    from veltair.compiler.target import host_target
+
+    line = Lowering(simplify(load_model(path, {}).graph), host_target(), HANDLERS, fallback).run()
+    return [call.label for call in line.calls if isinstance(call.kernel, Foreign)]
+
+
+def test_what_is_written_computes_what_the_network_does_in_kernels_of_our_own(mobilenet: Any, tmp_path: Path) -> None:
+    pytest.importorskip("tvm", reason='lowers the model: pip install "veltair[compile]"')
     onnxruntime = pytest.importorskip("onnxruntime", reason='runs the model here: pip install "veltair[compile]"')
     source = suite("mobilenet-v2")
-    session = onnxruntime.InferenceSession(source.export(tmp_path), providers=["CPUExecutionProvider"])
+    path = source.export(tmp_path)
+    assert fallbacks(path) == []
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     assert {port.name: tuple(port.shape) for port in session.get_inputs()} == dict(source.input_shapes)
     for inputs in source.gate_inputs(2):
         with torch.no_grad():

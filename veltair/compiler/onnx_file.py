@@ -6,7 +6,7 @@ from pathlib import Path
 import onnx
 import psutil
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import TensorProto, external_data_helper
+from onnx import TensorProto, external_data_helper, inliner
 
 from veltair.errors import ModelTooLarge, NotAnOnnxModel
 
@@ -30,6 +30,8 @@ def read(path: Path) -> tuple[onnx.ModelProto, str]:
         raise NotAnOnnxModel(f"{path}: {size} bytes that are no ONNX model ({error}); export the model to ONNX") from error
     if not model.graph.node or not model.opset_import:
         raise NotAnOnnxModel(f"{path}: holds no ONNX graph ({size} bytes, no nodes); export the model to ONNX")
+    if model.functions:
+        model = inliner.inline_local_functions(model)
     files = _external_files(model, path)
     refuse_too_large(path, size + sum(file.stat().st_size for file in files.values()))
     for name, file in sorted(files.items()):
