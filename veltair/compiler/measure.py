@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from veltair.compiler.pressure import Pressure, Resource, antagonist, probe
-from veltair.engine.lanes import set_cores
+from veltair.engine.lanes import hold_cores, set_cores
 from veltair.engine.program import Program
 
 WARMUP = 1
@@ -112,7 +112,7 @@ class _Runner:
 
     def run(self, setting: Setting) -> tuple[int, ...]:
         variant, width = setting
-        set_cores(self._cores[:width])
+        hold_cores(self._cores[:width])
         self.program.write_inputs(self._arena, self._inputs)  # their memory is reused by the end of a run
         return self.program.run(self._arena, 0, len(self.blocks), self.chosen(variant))
 

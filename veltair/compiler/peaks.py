@@ -17,7 +17,7 @@ from tvm.script.ir_builder import tirx as T  # noqa: N812 (the name TVM's own co
 
 from veltair.bundle.format import TargetSpec
 from veltair.compiler.target import BF16, host_target, tvm_target
-from veltair.engine.lanes import set_cores
+from veltair.engine.lanes import hold_cores, set_cores
 from veltair.errors import CompileError
 
 CHAINS = 12  # latency (4) x units (2) = 8 hide each other; with two operands more they still fit AVX2's 16 registers
@@ -74,7 +74,7 @@ def _best(run: Callable[[], object], cores: Sequence[int]) -> float:
     before = tuple(sorted(os.sched_getaffinity(0)))
     times = []
     try:
-        set_cores(tuple(cores))
+        hold_cores(tuple(cores))
         run()  # loads the code and touches the memory
         for _ in range(ROUNDS):
             start = time.perf_counter()

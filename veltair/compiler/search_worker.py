@@ -24,7 +24,7 @@ from veltair.bundle.format import TargetSpec
 from veltair.compiler.schedules.base import Kernel, Knobs
 from veltair.compiler.target import tvm_target
 from veltair.compiler.timing import Pool, spread, time_us
-from veltair.engine.lanes import set_cores
+from veltair.engine.lanes import hold_cores, set_cores
 
 BRIEF_S, LONG_S = 0.004, 0.012  # of runs for each candidate, core count and round
 LONG_ROUNDS = 2
@@ -43,7 +43,6 @@ class Job:
     kernel: Kernel
     candidates: Mapping[int, Knobs]
     target: TargetSpec
-    seed: int
     together: bool
 
 
@@ -78,18 +77,17 @@ Say = Callable[[Answer], None]
 
 
 def main() -> None:
-    """The program: its argument is the connection's file descriptor."""
+    """The program. Its arguments: the connection's file descriptor, and the seed of the inputs."""
     connection = Connection(int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what becomes of this one
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a candidate may hang: nobody else would end this process
-    pools: dict[int, Pool] = {}
+    pool = Pool(int(sys.argv[2]))
     connection.send(Ready())
     while True:
         try:
             job: Job = connection.recv()
         except EOFError:
             return
-        pool = pools.get(job.seed) or pools.setdefault(job.seed, Pool(job.seed))
         ranking = rank(job, pool, connection.send)
         if ranking is not None:
             connection.send(ranking)
@@ -145,7 +143,7 @@ def _brief(
 ) -> dict[int, tuple[float, float]]:
     found: dict[int, list[float]] = {i: [] for i in functions}
     for width in _widths(cores):
-        set_cores(width)
+        hold_cores(width)
         for i, function in functions.items():
             say(At(RUN, i))
             found[i].append(statistics.median(time_us(function, arguments, BRIEF_S)))
@@ -178,7 +176,7 @@ def _long(
     while len(rounds) < LONG_ROUNDS or (min(rounds) > QUIET_SPREAD and len(rounds) < MOST_ROUNDS):
         noise = []
         for width in _widths(cores):
-            set_cores(width)
+            hold_cores(width)
             for i, function in functions.items():
                 say(At(RUN, i))
                 times = time_us(function, arguments, LONG_S)

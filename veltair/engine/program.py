@@ -14,7 +14,7 @@ import mmap
 import os
 import tempfile
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import accumulate
 from math import prod
 from pathlib import Path
@@ -99,9 +99,7 @@ class Arena:
         )
         self.views = {port.name: self._view(manifest.tensors[port.tensor]) for port in (*manifest.inputs, *manifest.outputs)}
         self.calls = [
-            [self._bind(program, call) for call in variant.calls]
-            for block in manifest.blocks
-            for variant in block.variants
+            [self._bind(program, call) for call in variant.calls] for block in manifest.blocks for variant in block.variants
         ]
         self.call_arrays = [(_Call * len(calls))(*calls) for calls in self.calls]
         self.table = (_Block * len(self.calls))(*(_Block(calls, len(calls)) for calls in self.call_arrays))
