@@ -3,13 +3,12 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from veltair.bundle.format import TargetSpec
 from veltair.compiler import search as module
 from veltair.compiler import search_worker
 from veltair.compiler.records import Records, Timed
@@ -35,9 +34,9 @@ def pool() -> Pool:
     return Pool(0)
 
 
-def searched(kernels: Sequence[Any], target: TargetSpec = OLDEST) -> tuple[Records, Searched]:
-    records = Records(target.mcpu, [])
-    return records, search(kernels, target, records, 0, lambda done, total: None)
+def searched(kernels: Sequence[Any], spare: Collection[str] = ()) -> tuple[Records, Searched]:
+    records = Records(OLDEST.mcpu, [])
+    return records, search(kernels, OLDEST, records, 0, lambda done, total: None, spare=spare)
 
 
 def timed_acts(records: Records, kernel: Crashing) -> list[str]:
@@ -74,6 +73,14 @@ def test_a_kernel_without_any_candidate_that_works_is_named_with_the_reason() ->
         searched([Crashing(8, (REFUSED, REFUSED))])
 
 
+def test_another_form_of_a_call_may_have_no_candidate_that_works_and_is_not_tried_again() -> None:
+    form = Crashing(8, (REFUSED,))
+    records, result = searched([form], spare=[form.key])
+    assert records.get(form.key) == []
+    assert len(result.failed) == 1
+    assert search([form], OLDEST, records, 0, lambda done, total: None).kernels == 0
+
+
 def test_what_is_known_is_not_searched_and_needs_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = Crashing(8, (ABORTS,))
     records = Records("any", [])
@@ -86,7 +93,7 @@ def test_every_candidate_is_timed_on_one_core_and_on_all(pool: Pool) -> None:
     kernel = Gemm(48, 64, 64, 32, HOST.lanes)
     candidates = dict(enumerate(kernel.candidates()))
     said: list[Answer] = []
-    ranking = rank(Job(kernel, candidates, HOST, 0, True), pool, said.append)
+    ranking = rank(Job(kernel, candidates, HOST, True), pool, said.append)
     assert ranking is not None
     assert set(ranking.us) == set(candidates)
     assert all(us > 0 and wide > 0 for us, wide in ranking.us.values())
@@ -103,7 +110,7 @@ def test_the_smallest_footprint_is_timed_again_unless_it_is_much_slower(slower: 
     kernel = Sized(8, (FINE,) * 8)
     candidates = dict(enumerate(kernel.candidates()))
     brief = {i: (100.0 + i, 50.0 + i) for i in range(7)} | {7: (100.0 * slower, 60.0)}
-    finalists = search_worker._finalists(Job(kernel, candidates, HOST, 0, True), brief)
+    finalists = search_worker._finalists(Job(kernel, candidates, HOST, True), brief)
     assert finalists[:4] == [0, 1, 2, 3]
     assert (7 in finalists) == again
     assert 5 not in finalists

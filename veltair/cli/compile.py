@@ -24,6 +24,7 @@ from veltair.errors import VeltairError
 from veltair.models import MODELS
 
 GATE_SAMPLES = 2
+QUIET_SPREAD = 0.25  # of timings, between quartiles: a quiet machine stays under a tenth
 WIDTH_IN_FILES = 140  # a log file has no width of its own
 
 
@@ -284,6 +285,12 @@ def _print(made: Compiled, console: Console) -> None:
         f"{len(search['failed'])} candidates failed; "
         f"TVM's generic schedules hold {report['fallback_share']:.1%} of the time"
     )
+    disturbed = max(search["spread"], report["spread"])
+    if disturbed > QUIET_SPREAD:
+        console.print(
+            f"[yellow]the machine was not quiet: timings spread by {disturbed:.0%} between quartiles. Variants may be chosen "
+            "wrongly; compile again when nothing else runs, with another --tuning folder if kernels were searched[/]"
+        )
     console.print(f"bundle: {made.folder}", soft_wrap=True)
     console.print(f"report: {made.folder / PAGE}", soft_wrap=True)
 

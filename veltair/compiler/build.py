@@ -128,6 +128,7 @@ def compile_model(
             seed,
             lambda i, n: on_progress("search", i, n),
             lambda: records.write(Path(tuning) if tuning else user_folder(), name, described),
+            spare=kernels.keys() - {call.kernel.key for form in forms for call in form.line.calls},
         )
 
         stages.start("build")

@@ -79,11 +79,15 @@ class Records:
         return self._known.get(key)
 
     def put(self, key: str, timed: Ranked, spread: float = 0.0, how: Mapping[str, Any] | None = None) -> None:
-        """Keep the KEPT fastest on one core, and the fastest on all; times as a file holds them, so that both choose alike."""
+        """Keep the KEPT fastest on one core, and the fastest on all; times as a file holds them, so that both choose alike.
+
+        An empty `timed` says that no setting works.
+        """
         timed = [Timed(t.knobs, round(t.us, 1), round(t.us_wide, 1)) for t in timed]
         ranked = sorted(timed, key=lambda t: t.us)
-        widest = min(timed, key=lambda t: t.us_wide)
-        kept = ranked[:KEPT] if widest in ranked[:KEPT] else [*ranked[: KEPT - 1], widest]
+        kept = ranked[:KEPT]
+        if kept and (widest := min(timed, key=lambda t: t.us_wide)) not in kept:
+            kept = [*ranked[: KEPT - 1], widest]
         self._known[key] = Entry(kept, spread, dict(how or {}))
 
     def write(self, folder: Path, model: str, described: Mapping[str, str], selected: Iterable[str] = ()) -> Path:

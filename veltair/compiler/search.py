@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from multiprocessing import Pipe
@@ -69,11 +69,13 @@ def search(
     seed: int,
     done: Callable[[int, int], None],
     save: Callable[[], object] = lambda: None,
+    spare: Collection[str] = (),
 ) -> Searched:
     """Fill `records` for every kernel that has none.
 
     `done` is told how many of the unknown kernels are timed, and `save` is called after each one, so that an interrupted
-    search goes on where it stopped. Raises CompileError where a kernel has no candidate that works.
+    search goes on where it stopped. `spare` are the keys of kernels that a model can do without: other forms of its calls.
+    Raises CompileError where any other kernel has no candidate that works.
     """
     started = time.monotonic()
     unknown = [kernel for kernel in {k.key: k for k in kernels}.values() if records.get(kernel.key) is None]
@@ -81,11 +83,16 @@ def search(
     if not unknown:
         return result
     how = how_timed(seed)
-    with _Worker() as worker:
+    with _Worker(seed) as worker:
         for number, kernel in enumerate(unknown):
             done(number, len(unknown))
             candidates = kernel.candidates()
-            ranking = _rank(kernel, candidates, target, seed, worker, result)
+            try:
+                ranking = _rank(kernel, candidates, target, worker, result)
+            except CompileError:
+                if kernel.key not in spare:
+                    raise
+                ranking = Ranking({}, 0.0, 0)  # recorded, so that it is not tried again at every compile
             timed = [Timed(dict(candidates[i]), us, wide) for i, (us, wide) in ranking.us.items()]
             records.put(kernel.key, timed, ranking.spread, how)
             result.candidates += len(timed)
@@ -116,15 +123,13 @@ def describe(kernel: Kernel) -> str:
     return " ".join([kernel.kind, *form, ins, "->", "x".join(map(str, kernel.output))])
 
 
-def _rank(
-    kernel: Kernel, candidates: Sequence[Knobs], target: TargetSpec, seed: int, worker: "_Worker", result: Searched
-) -> Ranking:
+def _rank(kernel: Kernel, candidates: Sequence[Knobs], target: TargetSpec, worker: "_Worker", result: Searched) -> Ranking:
     """All candidates in one module; one by one where that fails, and then without those that end the process."""
     left = dict(enumerate(candidates))
     together = True
     reasons = ["it has no candidates"]
     while left:
-        outcome = _attempt(Job(kernel, left, target, seed, together), worker)
+        outcome = _attempt(Job(kernel, left, target, together), worker)
         result.restarts += outcome.restarted
         for i, reason in outcome.refused.items():
             del left[i]
@@ -134,7 +139,7 @@ def _rank(
             return outcome.ranking
         if outcome.blamed_on_all:
             if not together:
-                raise CompileError(f"the kernel {describe(kernel)} cannot be timed: the process for it {outcome.blamed_on_all}")
+                raise CompileError(f"the kernel {describe(kernel)} cannot be timed: its process {outcome.blamed_on_all}")
             together = False
     raise CompileError(f"no schedule fits the kernel {describe(kernel)} ({reasons[-1]}); report it with the model's shapes")
 
@@ -189,6 +194,9 @@ class _WorkerEnded(Exception):
 class _Worker:
     """The process that builds and times, and the connection to it."""
 
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
     def __enter__(self) -> "_Worker":
         self._start()
         return self
@@ -222,7 +230,7 @@ class _Worker:
         self._said = tempfile.TemporaryFile()  # a pipe would fill up  # noqa: SIM115
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, str(theirs.fileno())],
+                [sys.executable, "-c", _PROGRAM, str(theirs.fileno()), str(self._seed)],
                 stdin=subprocess.DEVNULL,
                 stdout=self._said,
                 stderr=self._said,
