@@ -110,6 +110,7 @@ def test_every_candidate_stands_with_its_times_and_why_it_was_kept_or_dropped() 
     assert "1e-04" in page.row("lean")
     assert "1 core, bandwidth 50%" in page.row("candidate")
     assert "2 of 3 kept" in page.text
+    assert "the best everywhere" in page.text
 
 
 def test_the_proof_names_the_best_candidate_at_each_point_and_what_the_kept_set_loses() -> None:

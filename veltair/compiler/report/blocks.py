@@ -40,7 +40,8 @@ def _block(block: Block, points: Sequence[Point], peaks: Peaks, colours: Mapping
         f"{size(block['live_bytes'])} alive behind it",
     ]
     spans = "".join(f"<span>{text(fact)}</span>" for fact in facts)
-    badge = f'<span class="badge {"good" if regret <= WITHIN else "bad"}">at most {regret:.1%} from the best</span>'
+    told = f"at most {regret:.1%} from the best" if regret > 0 else "the best everywhere"
+    badge = f'<span class="badge {"good" if regret <= WITHIN else "bad"}">{told}</span>'
     heads = ["candidate", "why kept or dropped", *(point_name(p) for p in points), *_OTHER_HEADS]
     rows = [_candidate(c, block, colours) for c in block["candidates"]]
     rows += _proof(block["candidates"], len(heads))
@@ -74,7 +75,7 @@ def _candidate(c: Candidate, block: Block, colours: Mapping[str, int]) -> list[s
         text(exerts or "-"),
         f'<td class="{over}">{c["gate_error"]:.1e}</td>',
         f"{c['tolerance']:.0e}",
-        f'<td class="left">{text(forms)}</td>',
+        f'<td class="wrap">{text(forms)}</td>',
     ]
 
 

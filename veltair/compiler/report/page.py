@@ -78,12 +78,12 @@ def _alone(report: Report) -> dict[int, int]:
 
 def _tiles(report: Report) -> str:
     whole, blocks = report["whole_us"], report["blocks"]
-    rate = sum(b["flops"] for b in blocks) / max(whole[0], 1e-3) / 1e3
+    rate = sum(b["flops"] for b in blocks) / max(report["exact_whole_us"][0], 1e-3) / 1e3
     peak = report["peaks"]["gflops"]["fp32"]
     kept = sum(c["kept"] for b in blocks for c in b["candidates"])
     tiles = [tile(time(whole[k]), f"on {count(cores, 'core')}, alone") for cores, k in _alone(report).items()]
     tiles += [
-        tile(f"{rate:.0f} GFLOP/s", f"on one core, {rate / peak:.0%} of its fp32 peak"),
+        tile(f"{rate:.0f} GFLOP/s", f"in fp32 on one core, {rate / peak:.0%} of its peak"),
         tile(f"{len(blocks)}", f"block{'s' * (len(blocks) != 1)}, {count(kept, 'variant')} kept"),
         tile(f"{max(report['gate']['whole_model_error'], default=0.0):.0e}", "worst error of the whole model"),
         tile(f"{report['fallback_share']:.1%}", "of the time in generic schedules"),
