@@ -95,6 +95,11 @@ MIXED: Mapping[str, tuple[list[Step], dict[str, Any], str]] = {
         [("Reshape", "x s", "a"), ("Transpose", "a", "b"), ("MatMul", "b a", "y")], {"s": ints(12, 16)}, "along different axes",
     ),
     "an operator that is not known": ([("Det", "x", "y")], {}, "Det node 'n0_Det' is not known to compute each sample by itself"),
+    "batch norm as in training": (
+        [("BatchNormalization", "x g b m v", "y a c", {"training_mode": 1})],
+        {name: np.ones(12, np.float32) for name in "gbmv"},
+        "'n0_BatchNormalization' normalises by the mean over the samples",
+    ),
     "samples last": ([("Transpose", "x", "y")], {}, "output 'y' would hold the samples of a batch along axis 2"),
 }  # fmt: skip
 

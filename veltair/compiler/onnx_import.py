@@ -55,8 +55,8 @@ def load(
 ) -> Imported:
     """Read `path`, fix its inputs to `shapes`, fold all that is constant, and make `batch` samples pass at once.
 
-    `shapes` are those at batch 1. Each of `images` becomes a uint8 input whose normalisation the model then computes.
-    `source` names where `path` was made from, if it is not itself the user's file.
+    `shapes` are those at batch 1, as the model itself takes them. Each of `images` becomes a uint8 input, whose normalisation
+    is then part of the model. `source` names where `path` was made from, if it is not itself the user's file.
 
     Raises NotAnOnnxModel, UnknownInput (a shape or image for an input the model lacks), DynamicShape (an input dimension is
     symbolic and no shape was given), UnsupportedOperator (ONNX Runtime or this importer knows no such operator, or it lets

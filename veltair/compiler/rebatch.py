@@ -158,6 +158,8 @@ class _Walk:
         self._only(node, node.input[0])
         if self.axis[node.input[0]] != 0:
             raise self._refusal(node, "takes samples along its first axis only")
+        if _attributes(node).get("training_mode"):
+            raise self._refusal(node, "normalises by the mean over the samples, as in training")
         if node.op_type == "Resize" and len(node.input) > 3 and node.input[3] and "axes" not in _attributes(node):
             sizes = list(self._values(node, node.input[3]))
             node.input[3] = self._constant(node, "sizes", [sizes[0] * self.batch, *sizes[1:]])
