@@ -8,6 +8,8 @@ image leave out the taps that fall outside (see `tiles`). Knobs:
     order    0: channel blocks outside rows, weights stay and the input is swept again for each channel block
              1: rows outside channel blocks, the input stays and the weights are swept again for each band of rows
     hb       rows of a band, what cores share; where the image is one long row, tiles of a band
+    ahead    1: a tile asks for the input of the next one. A 1x1 kernel touches so many channels, and each so briefly, that
+             the hardware sees no stream: 1.2-1.4 times faster on what no private cache holds, 3 % slower on what one does
 """
 
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from veltair.compiler.schedules.tiles import Run, Window, along, column_runs, on
 __all__ = ["Conv", "Window"]
 
 _CHAINS = 8  # independent sums that keep two FMA units of four cycles latency busy
+_DEEP = 64  # input channels from which asking ahead costs little beside the multiplications
 _TASKS = 16  # what cores share of a kernel, at least: few enough to cost nothing, enough to divide evenly
 
 
@@ -80,10 +83,12 @@ class Conv(Kernel):
     def candidates(self) -> list[dict[str, int]]:
         """The three best register tiles, each with either order; the order that moves fewer bytes first."""
         found: list[dict[str, int]] = []
+        far = 4 * elements(self.inputs[0][0]) // self.n > 2 * L2_BYTES and self.window.kernel == (1, 1) and not self.plain_input
+        ahead = int(far and self.depth >= _DEEP)
         for rank, (cb, tile) in enumerate(register_tiles(self)):
-            orders = [{"cb": cb, "ow": tile, "order": 0, "hb": self._even(cb, tile)}]
+            orders = [{"cb": cb, "ow": tile, "order": 0, "hb": self._even(cb, tile), "ahead": ahead}]
             if self.out_blocks > cb:
-                near = {"cb": cb, "ow": tile, "order": 1, "hb": self._cached(tile)}
+                near = {"cb": cb, "ow": tile, "order": 1, "hb": self._cached(tile), "ahead": ahead}
                 orders += [near, near | {"hb": 1}] if near["hb"] > 1 and rank == 0 else [near]
             found += sorted(orders, key=self.traffic_bytes)
         return found
@@ -261,8 +266,23 @@ class _Direct:
             first, count_rows = tap_rows(k.window, k.h, oh, y)
             return nest.serial("i", count_rows, row, first)
 
+        def over_channels(c: Any) -> Any:
+            return nest.seq(self.ask_ahead(b, c, y, run, z0), over_taps(c, lanes))
+
         if not run.spans():
             return None
         whole = blocks if last == lanes else blocks - 1
-        main = nest.serial("c", whole, lambda c: over_taps(c, lanes)) if whole else None
+        main = nest.serial("c", whole, over_channels) if whole else None
         return nest.seq(main, over_taps(blocks - 1, last) if last < lanes else None)
+
+    def ask_ahead(self, b: Any, c: Any, y: Any, run: Run, z0: Any) -> Any:
+        """Prefetch what the next tile reads of one input block: the columns behind, or the next row."""
+        if not self.knobs.get("ahead"):
+            return None
+        (sh, sw), (top, left, _, _) = self.k.window.strides, self.k.window.pads
+        row, column = (y, z0 + run.width) if self.k.output[2] == 1 else (y + 1, z0)
+
+        def line(z: Any) -> Any:
+            return nest.prefetch(self.x, b, c, row * sh - top, (column + z) * sw - left, 0)
+
+        return nest.unrolled("ahead", run.width, line)

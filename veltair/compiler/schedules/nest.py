@@ -54,6 +54,12 @@ def load(buffer: Any, *indices: Any) -> Any:
     return tirx.BufferLoad(buffer, [number(i) for i in indices])
 
 
+def prefetch(buffer: Any, *indices: Any) -> Any:
+    """Ask for the line that holds an element, soon to be read; one behind the buffer's end does no harm."""
+    address = tirx.address_of(load(buffer, *indices))
+    return tirx.Evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", address, number(0), number(3), number(1)))
+
+
 def number(value: Any) -> Any:
     return tirx.const(value, "int32") if isinstance(value, int) else value
 
