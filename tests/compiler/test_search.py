@@ -61,11 +61,11 @@ def test_candidates_that_end_the_process_fail_alone_and_are_named_with_the_reaso
 
 
 def test_a_candidate_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BUILD_LIMIT_S", 2.0)
+    monkeypatch.setattr(module, "BUILD_LIMIT_S", 4.0)
     kernel = Crashing(8, (HANGS, FINE))
     records, result = searched([kernel])
     assert timed_acts(records, kernel) == ["fine"]
-    assert [f["reason"] for f in result.failed] == ["while it was built, its process hung for 2 s"]
+    assert [f["reason"] for f in result.failed] == ["while it was built, its process hung for 4 s"]
 
 
 def test_a_kernel_without_any_candidate_that_works_is_named_with_the_reason() -> None:
