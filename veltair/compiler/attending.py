@@ -5,7 +5,7 @@ from dataclasses import replace
 from veltair.compiler.graph import Graph, Node
 from veltair.compiler.lower import Group, Lowering, Space
 from veltair.compiler.schedules.attention import Attention
-from veltair.compiler.views import view_of
+from veltair.compiler.views import whole
 
 
 def attention(low: Lowering, index: int, node: Node) -> Group | None:
@@ -30,15 +30,17 @@ def attention(low: Lowering, index: int, node: Node) -> Group | None:
         return None
     m, n = shape[-2:]
     width = graph.shapes[found.product.outputs[0]][-1]
-    views = [view_of(graph, low.makers, name) for name in (*node.inputs, found.product.inputs[1])]
-    q, k, v = (view.layout for view in views)
+    names = (*node.inputs, found.product.inputs[1])
+    shapes = [graph.shapes[name] for name in names]
+    plain = [whole(name, shape).layout for name, shape in zip(names, shapes, strict=True)]
     kernel = Attention(
-        shape[:-2], m, n, graph.shapes[node.inputs[0]][-1], width, q, k, v, low.chain(scores), found.perm, found.zero_masked,
-        low.lanes, low.registers,
-    )  # fmt: skip
+        shape[:-2], m, n, shapes[0][-1], width, *plain, low.chain(scores), found.perm, found.zero_masked, low.lanes, low.registers
+    )
 
     def write(lw: Lowering, g: Group) -> None:
-        full = replace(kernel, chain=lw.chain(g))
+        views = [lw.view(name) for name in names]
+        q, k, v = (view.layout for view in views)
+        full = replace(kernel, q=q, k=k, v=v, chain=lw.chain(g))
         data = [lw.line.view(lw.get(view.base), (view.size,)) for view in views]
         masks = [lw.line.view(lw.get(s.value, s.block), s.view) for s in scores.sources]
         lw.call(g, full, [*data, *masks])

@@ -19,6 +19,7 @@ from veltair.compiler.line import Call, Line
 from veltair.compiler.schedules.base import Chain, Kernel, Operand
 from veltair.compiler.schedules.move import Move
 from veltair.compiler.target import BF16, accumulators
+from veltair.compiler.views import View, broadcast, in_blocks, packed, through, view_of, whole
 
 _POLYNOMIALS = {"Sigmoid", "Tanh", "Exp", "Erf", "Gelu", "Elu", "Softplus"}
 _MAX_POLYNOMIALS = 2  # one inside the other: TVM's simplifier takes 0.1 s for two nested tanh, 30 s for three
@@ -85,6 +86,7 @@ class Lowering:
         self.makers = graph.producers()
         self._placed: dict[tuple[str, int], int] = {}
         self._deferred: dict[str, Callable[[], None]] = {}
+        self._inside: set[str] = set()  # values between the first and the last of several nodes that are deferred as one
         self._weights: dict[tuple[str, str], int] = {}
         self._handlers, self._fallback = handlers, fallback
         self._consumers = graph.consumers()
@@ -266,8 +268,42 @@ class Lowering:
             tree = to_tree(self.graph, node, lambda name, sp=space, so=sources: self.operand(name, shape, sp, so) or ("none",))  # type: ignore[misc]
             if "none" not in _flat(tree):
                 group = Group(node, index, node.outputs[0], _write_elementwise, space, tree, sources, [node.op])
-                return self.grow(group)
+                return self._settled(self.grow(group))
         return None
+
+    def _settled(self, group: Group) -> Group:
+        """Where an elementwise kernel's value is only transposed and packed for a convolution, it is written so at once."""
+        graph, nodes, name = self.graph, list[int](), group.final
+        if group.space is None or group.space.block:
+            return group
+        while name not in graph.outputs and len(readers := self._consumers.get(name, [])) == 1:
+            node = graph.nodes[readers[0]]
+            if node.op not in ("Reshape", "Transpose"):
+                break
+            nodes.append(readers[0])
+            name = node.outputs[0]
+        else:
+            return group
+        shape = graph.shapes[name]
+        block = layout.channel_block(shape[1], self.lanes) if layout.can_pack(shape) else 0
+        if graph.nodes[self._consumers[name][0]].op != "Conv" or not nodes or not block:
+            return group
+        sources: list[Source] = []
+        for source in group.sources:
+            view = whole(source.value, graph.shapes[source.value])
+            seen = broadcast(view, graph.shapes[group.final]) if not source.block else None
+            for k in nodes:
+                seen = through(graph, graph.nodes[k], seen) if seen else None
+            final = in_blocks(seen, block) if seen else None
+            if final is None:
+                return group
+            flat = (final.size,)
+            operand = Operand(flat, source.operand.dtype, (), final.layout)
+            sources.append(Source(final.base, 0, flat, operand))
+        group.sources, group.final, group.last = sources, name, max(group.last, *nodes)
+        group.space = self.space(shape, block)
+        self.taken.update(nodes)
+        return self.grow(group)
 
     def space(self, shape: Shape, block: int = 0) -> Space:
         """The space of a kernel whose output axes are the value's own dimensions."""
@@ -299,16 +335,26 @@ class Lowering:
         self._placed[name, block] = number
         self.line.tensors[number].value, self.line.tensors[number].block = name, block
 
-    def defer(self, name: str, write: Callable[[], None]) -> None:
-        """Make `name` by `write` when it is first wanted: where every reader sees through an index map, it never is."""
+    def defer(self, name: str, write: Callable[[], None], origin: str) -> None:
+        """Make `name`, an index map of what the maker of `origin` reads, by `write` when it is first wanted.
+
+        Where every reader sees through index maps, it never is.
+        """
         self._deferred[name] = write
+        while name != origin:
+            name = self.makers[name].inputs[0]
+            self._inside.add(name)
+
+    def view(self, name: str) -> View:
+        """The value as an index map of one that is made, in its plain layout. Known when groups are written."""
+        return view_of(self.graph, self.makers, name, self._deferred.keys() | self._inside)
 
     def blocks_at(self, name: str) -> list[int]:
         return [block for value, block in self._placed if value == name]
 
     def get(self, name: str, block: int = 0) -> int:
         """The tensor of a value in a layout: a constant is packed now, anything else moved by a kernel if need be."""
-        if name in self._deferred:
+        if name in self._deferred and not self._relayout(name, block):
             self._deferred.pop(name)()
         if (name, block) in self._placed:
             return self._placed[name, block]
@@ -323,6 +369,29 @@ class Lowering:
         assert have, f"{name} is read before it is made"
         self._convert(name, have[0], block)
         return self._placed[name, block]
+
+    def _relayout(self, name: str, block: int) -> bool:
+        """Whether the deferred value could be made in one move where a transpose and a change of layout would be two."""
+        view = view_of(self.graph, self.makers, name, self._deferred.keys() | self._inside, self.block_of)
+        have = self.block_of.get(view.base, 0)
+        if have not in self.blocks_at(view.base) or (not have and not block) or view.base == name:
+            return False
+        if have and packed(view.base, self.graph.shapes[view.base], have) is None:
+            return False
+        if self.view(name).is_whole():  # a reshape: no move at all, or the plain form is wanted
+            return False
+        shape = self.graph.shapes[name]
+        seen = in_blocks(view, block) if block and layout.can_pack(shape) else view if not block else None
+        if seen is None:
+            return False
+        del self._deferred[name]
+        dtype = self.graph.dtypes[name]
+        source = self.line.view(self._placed[view.base, have], (view.size,))
+        out = self.line.new(seen.shape, dtype)
+        kernel = Move("relayout", (seen.layout,), (((view.size,), dtype),), seen.shape, self.lanes, chain=Chain(dtype=dtype))
+        self.append(kernel, [source], out, "relayout")
+        self.place(name, out, block)
+        return True
 
     def weight(self, name: str, form: str, make: Callable[[], Any], spec: tuple[Shape, str] | None = None) -> int:
         """The constant `name` packed as `form` says, once. With its `spec` known it is not packed before it is wanted."""

@@ -174,7 +174,7 @@ def reshape(low: Lowering, index: int, node: Node) -> Group:
 
     def write(lw: Lowering, _: Group) -> None:
         have = block if keeps else 0
-        lw.defer(out, lambda: lw.place(out, lw.get(x, have), have))
+        lw.defer(out, lambda: lw.place(out, lw.get(x, have), have), out)
 
     return Group(node, index, out, write)
 
@@ -189,7 +189,7 @@ def _moved(low: Lowering, index: int, node: Node, how: str, params: tuple[Any, .
 
     def write(lw: Lowering, g: Group) -> None:
         if g.tree == ("acc",) and how in ("transpose", "slice"):
-            lw.defer(g.final, lambda: made(lw, g))  # a reader may see through it
+            lw.defer(g.final, lambda: made(lw, g), node.outputs[0])  # a reader may see through it
         else:
             made(lw, g)
 
@@ -227,7 +227,7 @@ def split(low: Lowering, index: int, node: Node) -> Group:
     def write(lw: Lowering, _: Group) -> None:
         offset = 0
         for name in node.outputs:
-            lw.defer(name, lambda name=name, offset=offset: part(lw, name, offset))  # type: ignore[misc]
+            lw.defer(name, lambda name=name, offset=offset: part(lw, name, offset), name)  # type: ignore[misc]
             offset += graph.shapes[name][axis]
 
     return Group(node, index, node.outputs[0], write)

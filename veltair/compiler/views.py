@@ -5,7 +5,7 @@ merged dimensions needs, and what channels in blocks need. So a kernel can read,
 from the rows a GEMM wrote. (The idea of CuTe's layouts: NVIDIA CUTLASS 3.0, "CuTe Layout Algebra".)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from tvm import tirx
 
 from veltair.compiler.graph import Graph, Node, Shape
+from veltair.compiler.layout import spatial
 
 Digit = tuple[int, int]
 Dim = tuple[Digit, ...]
@@ -74,15 +75,60 @@ def whole(base: str, shape: Shape) -> View:
     return View(base, stride, 0, tuple(reversed(dims)))
 
 
-def view_of(graph: Graph, makers: Mapping[str, Node], name: str) -> View:
-    """The value as a view of the furthest one that it is an index map of; at worst of itself."""
+def packed(base: str, shape: Shape, block: int) -> View | None:
+    """A value whose channels lie in blocks (see `layout`); None where the last block is filled up."""
+    if shape[1] % block:
+        return None
+    n, c, h, w = (*shape[:2], *spatial(shape))
+    five = whole(base, (n, c // block, h, w, block))
+    dims = (five.dims[0], _merged([*five.dims[1], *five.dims[4]]), five.dims[2], five.dims[3])
+    return View(base, five.size, 0, dims if len(shape) == 4 else (dims[0], dims[1], dims[3]))
+
+
+def view_of(
+    graph: Graph, makers: Mapping[str, Node], name: str, through: Collection[str], blocks: Mapping[str, int] | None = None
+) -> View:
+    """The value as a view of the first one that is not among those to look through, or no index map of its input.
+
+    `blocks` says which values lie in blocks of channels; None: all are read plain.
+    """
     node = makers.get(name)
-    steps = _STEPS.get(node.op) if node is not None else None
-    if node is not None and steps is not None and node.inputs[0] and graph.constant(node.inputs[0]) is None:
-        found = steps(graph, node, name, view_of(graph, makers, node.inputs[0]))
+    if name in through and node is not None and node.op in _STEPS and graph.constant(node.inputs[0]) is None:
+        found = _STEPS[node.op](graph, node, name, view_of(graph, makers, node.inputs[0], through, blocks))
         if found is not None:
             return found
-    return whole(name, graph.shapes[name])
+    block = blocks.get(name, 0) if blocks else 0
+    return (packed(name, graph.shapes[name], block) if block else None) or whole(name, graph.shapes[name])
+
+
+def broadcast(view: View, shape: Shape) -> View | None:
+    """The view under more or wider dimensions, as NumPy broadcasts."""
+    dims: list[Dim] = []
+    missing = len(shape) - len(view.dims)
+    for dim, full in zip(((),) * missing + view.dims, shape, strict=True):
+        size = prod(extent for extent, _ in dim)
+        if size not in (1, full):
+            return None
+        dims.append(dim if size == full else ((full, 0),))
+    return View(view.base, view.size, view.offset, tuple(dims))
+
+
+def through(graph: Graph, node: Node, view: View) -> View | None:
+    """The view of what a Reshape or Transpose makes of a value with this view."""
+    return _STEPS[node.op](graph, node, node.outputs[0], view)
+
+
+def in_blocks(view: View, block: int) -> View | None:
+    """An (n, c, ...) view with the axes of the packed layout: n, block of channels, row, column, lane."""
+    n, c, *_ = shape = view.shape
+    if c % block or len(shape) not in (3, 4):
+        return None
+    h, w = spatial(shape)
+    split = reshaped(view, (n, c // block, block, h, w))
+    if split is None:
+        return None
+    n_, c_, lane, h_, w_ = split.dims
+    return View(view.base, view.size, view.offset, (n_, c_, h_, w_, lane))
 
 
 def _merged(digits: Sequence[Digit]) -> Dim:
@@ -133,6 +179,9 @@ def sliced(view: View, starts: Sequence[int], steps: Sequence[int], shape: Shape
                 offset += start % extent * stride
                 start //= extent
             dims.append(())
+        elif len(dim) == 2 and step == 1 and start % dim[1][0] == 0 and size % dim[1][0] == 0:  # whole blocks
+            offset += start // dim[1][0] * dim[0][1]
+            dims.append(_merged([(size // dim[1][0], dim[0][1]), dim[1]]))
         else:
             return None
     return View(view.base, view.size, offset, tuple(dims))

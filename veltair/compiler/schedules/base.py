@@ -14,6 +14,7 @@ from tvm import s_tir, te, tirx
 
 from veltair.compiler.expr import Tree, evaluate
 from veltair.compiler.graph import Shape, elements
+from veltair.compiler.views import Layout
 
 Knobs = Mapping[str, int]
 
@@ -22,11 +23,15 @@ L2_BYTES = 512 * 1024  # half of a small server core's private cache: the rest h
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """A tensor read by the fused chain: operand dimension d is indexed by output axis `axes[d]`, or by 0 where None."""
+    """A tensor read by the fused chain: operand dimension d is indexed by output axis `axes[d]`, or by 0 where None.
+
+    With a `layout`, over the output axes, it is read flat where the layout says.
+    """
 
     shape: Shape
     dtype: str
     axes: tuple[int | None, ...]
+    layout: Layout | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,8 @@ class Chain:
 
     def apply(self, acc: Any, index: Sequence[Any], tensors: Sequence[Any]) -> Any:
         def read(k: int) -> Any:
+            if (layout := self.operands[k].layout) is not None:
+                return tensors[k](layout.index(index))
             return tensors[k](*(index[a] if a is not None else 0 for a in self.operands[k].axes))
 
         return evaluate(self.tree, acc, read)

@@ -9,6 +9,7 @@ The one knob is `par`: whether the loops may be shared out over cores at all.
     pack (b)                      (n, c, h, w) -> (n, c/b, h, w, b), zeros behind the last channel
     unpack (b)                    the inverse
     repack (b)                    (n, c/a, h, w, a) -> (n, c/b, h, w, b)
+    relayout (layout)             any index map of the flat source, over the output's axes (see `views`)
     spread (kh, kw)               (n, kh*kw*cb, h, w, b) -> (n, cb, h*kh, w*kw, b): a transposed conv without overlap
     spread_plain (kh, kw, c)      the same from one block that holds kh*kw*c channels, to (n, c, h*kh, w*kw)
 """
@@ -87,6 +88,9 @@ def _value(k: Move, x: Sequence[Any], at: Sequence[Any]) -> Any:
             for axis, origin in enumerate(perm):
                 source[origin] = at[axis]
             return x[0](*source)
+        case "relayout":
+            (layout,) = k.params
+            return x[0](layout.index(at))
         case "slice":
             starts, steps = k.params
             return x[0](*(s + i * t for s, i, t in zip(starts, at, steps, strict=True)))
