@@ -37,7 +37,6 @@ FORBIDDEN: Mapping[tuple[str, str], str] = {
     ("directory", "engine"): "engines are started as programs",
     ("gateway", "engine"): "a gateway is just another client",
     ("cluster", "engine"): "engines are started as programs",
-    ("bench", "engine"): "it measures a server from outside",
     ("engine", "compiler"): "an engine loads the runtime only",
 }
 # Packages of others that only some folders may import.
