@@ -24,6 +24,7 @@ __all__ = ["Conv", "Window"]
 
 _CHAINS = 8  # independent sums that keep two FMA units of four cycles latency busy
 _DEEP = 64  # input channels from which asking ahead costs little beside the multiplications
+_EVEN = 1.1  # what one of two cores may have to do, in halves of the whole
 _TASKS = 16  # what cores share of a kernel, at least: few enough to cost nothing, enough to divide evenly
 
 
@@ -90,8 +91,16 @@ class Conv(Kernel):
             if self.out_blocks > cb:
                 near = {"cb": cb, "ow": tile, "order": 1, "hb": self._cached(tile), "ahead": ahead}
                 orders += [near, near | {"hb": 1}] if near["hb"] > 1 and rank == 0 else [near]
-            found += sorted(orders, key=self.traffic_bytes)
+            found += sorted((k for k in orders if k["order"] == 0 or self.halves(k)), key=self.traffic_bytes)
         return found
+
+    def halves(self, knobs: Knobs) -> int:
+        """With rows outside: into how many parts the output blocks are cut so that two cores get even work; 0 where none do."""
+        steps, blocks = self._steps(knobs["ow"]), -(-self.out_blocks // knobs["cb"])
+        bands = [min(knobs["hb"], steps - at) for at in range(0, steps, knobs["hb"])] * self.n
+        if max(sum(bands[: -(-len(bands) // 2)]), sum(bands[-(-len(bands) // 2) :])) <= _EVEN * sum(bands) / 2:
+            return 1
+        return 2 if blocks % 2 == 0 else 0
 
     def _steps(self, tile: int) -> int:
         _, _, oh, ow, _ = self.output
@@ -192,13 +201,16 @@ class _Direct:
         def channels_outside(task: Any) -> Any:
             return of_band(*nest.fused((k.n, blocks, bands), task))
 
+        parts = max(1, k.halves(self.knobs))
+        each = blocks // parts
+
         def rows_outside(task: Any) -> Any:
-            b, band = nest.fused((k.n, bands), task)
-            return nest.serial("o", blocks, lambda o: of_band(b, o, band))
+            part, b, band = nest.fused((parts, k.n, bands), task)
+            return nest.serial("o", each, lambda o: of_band(b, part * each + o, band))
 
         if self.knobs["order"] == 0:
             return nest.function(self.buffers, nest.parallel("task", k.n * blocks * bands, channels_outside))
-        return nest.function(self.buffers, nest.parallel("task", k.n * bands, rows_outside))
+        return nest.function(self.buffers, nest.parallel("task", parts * k.n * bands, rows_outside))
 
     def step(self, b: Any, o0: Any, number: Any) -> Any:
         """One row; where the image is a single row, one tile of it."""
