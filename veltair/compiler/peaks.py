@@ -7,6 +7,7 @@ never leave the registers (Williams, Waterman and Patterson 2009, "Roofline"), a
 import os
 import time
 from collections.abc import Callable, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,16 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T  # noqa: N812 (the name TVM's own code gives it)
 
-from veltair.bundle.format import TargetSpec
+from veltair.bundle.format import ALIGNMENT_BYTES, TargetSpec
 from veltair.compiler.target import BF16, host_target, tvm_target
 from veltair.engine.lanes import hold_cores, set_cores
 from veltair.errors import CompileError
 
 CHAINS = 12  # latency (4) x units (2) = 8 hide each other; with two operands more they still fit AVX2's 16 registers
 STEPS = 40_000  # of each chain in a call: about 0.15 ms
-STREAM_BYTES = 128 << 20  # past any cache
-ROUNDS = 12  # the best counts: whatever disturbs only makes it slower
+PIECES = 4  # of memory, read in turn: a run of 1 ms is likely to go undisturbed, and together they are past any cache
+PIECE_BYTES = 32 << 20
+ROUNDS = 24  # the best counts: whatever disturbs only makes it slower
 PRECISIONS = ("fp32", "bf16")
 
 # Two bf16 in each int32: TVM would promote a bfloat16 to fp32. The instruction sums both products of a pair in fp32.
@@ -59,11 +61,14 @@ def fma_peak_gflops(precision: str = "fp32", cores: Sequence[int] = ()) -> float
 def stream_bandwidth(cores: Sequence[int] = ()) -> float:
     """Bytes per microsecond that all of `cores` together (or the first) read from memory. Takes under 0.5 s."""
     target, cores = host_target(), _chosen(cores)
-    count = STREAM_BYTES // 4 // (len(cores) * CHAINS * target.lanes) * len(cores) * CHAINS * target.lanes
+    step = len(cores) * CHAINS * target.lanes
+    count = PIECE_BYTES // 4 // step * step
     function = _compile(_sum(len(cores), target.lanes, count), target)
-    data = tvm.runtime.tensor(np.ones(count, np.float32))
-    sink = tvm.runtime.tensor(np.zeros(len(cores) * CHAINS * target.lanes, np.float32))
-    return count * 4 / (_best(lambda: function(data, sink), cores) * 1e6)
+    memory = np.ones(PIECES * count + ALIGNMENT_BYTES // 4, np.float32)  # NumPy asks for huge pages: a third slower without
+    memory = memory[-memory.ctypes.data % ALIGNMENT_BYTES // 4 :]
+    pieces = cycle([tvm.runtime.from_dlpack(memory[k * count : (k + 1) * count]) for k in range(PIECES)])
+    sink = tvm.runtime.tensor(np.zeros(step, np.float32))
+    return count * 4 / (_best(lambda: function(next(pieces), sink), cores) * 1e6)
 
 
 def _chosen(cores: Sequence[int]) -> Sequence[int]:

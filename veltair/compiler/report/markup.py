@@ -15,9 +15,13 @@ def card(title: str, note: str, body: str, kind: str = "") -> str:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1, classes: Sequence[str] = ()) -> str:
-    """`rows` hold markup, heads text; the first `left` columns are left-aligned. `classes` are those of the rows, in order."""
-    head = "".join(f'<th class="{"left" if i < left else ""}">{text(h)}</th>' for i, h in enumerate(heads))
-    body = []
+    """`rows` hold markup, heads text. The first `left` columns and those that wrap are left-aligned.
+
+    `classes` are those of the rows, in order.
+    """
+    body, rows = [], list(rows)
+    lefts = [i < left or any(row[i].startswith('<td class="wrap"') for row in rows) for i in range(len(heads))]
+    head = "".join(f'<th class="{"left" if lefts[i] else ""}">{text(h)}</th>' for i, h in enumerate(heads))
     for number, row in enumerate(rows):
         cells = "".join(
             cell if cell.startswith("<td") else f'<td class="{"left" if i < left else ""}">{cell}</td>'
