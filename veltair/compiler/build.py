@@ -36,6 +36,7 @@ from veltair.compiler.graph import Graph
 from veltair.compiler.line import Line
 from veltair.compiler.lower import Lowering
 from veltair.compiler.measure import MOST_REPEATS, REPEATS_WHEN_CHOSEN, WARMUP, measure
+from veltair.compiler.onnx_import import load
 from veltair.compiler.operators import HANDLERS
 from veltair.compiler.parts import divide_long_calls
 from veltair.compiler.peaks import fma_peak_gflops, stream_bandwidth
@@ -46,7 +47,7 @@ from veltair.compiler.report_schema import Peaks, Report
 from veltair.compiler.reporting import Told, made_report
 from veltair.compiler.search import describe, search
 from veltair.compiler.simplify import simplify
-from veltair.compiler.sources import load_model
+from veltair.compiler.sources import as_onnx
 from veltair.compiler.target import BF16, cpu_name, host_target
 from veltair.engine.program import Program
 from veltair.errors import CompileError, OutOfDisk
@@ -115,7 +116,8 @@ def compile_model(
     with tempfile.TemporaryDirectory(prefix="veltair-compile-") as scratch:
         stages.start("import")
         shapes = {k: tuple(v) for k, v in (inputs or {}).items()}
-        forms = [_lowered(path, shapes, b, images, cpu, allowed, gate_inputs, max_values or {}, seed) for b in batches]
+        file = as_onnx(path, Path(scratch))
+        forms = [_lowered(file, shapes, b, images, cpu, allowed, gate_inputs, max_values or {}, seed) for b in batches]
         kernels = {key: kernel for form in forms for key, kernel in form.kernels.items()}
 
         stages.start("search", len(kernels))
@@ -215,7 +217,7 @@ def _machine() -> str:
 
 
 def _lowered(
-    path: Path,
+    file: tuple[Path, str | None],
     shapes: Mapping[str, tuple[int, ...]],
     batch: int,
     images: Sequence[ImageInput],
@@ -225,7 +227,8 @@ def _lowered(
     max_values: Mapping[str, int],
     seed: int,
 ) -> Form:
-    imported = load_model(path, shapes, batch=batch, images=images)
+    path, source = file
+    imported = load(path, shapes, batch=batch, images=images, source=source)
     graph = simplify(imported.graph)
     exact = msgspec.structs.replace(target, features=tuple(f for f in target.features if f != BF16))
     line = Lowering(graph, target if "bf16" in precisions else exact, HANDLERS, fallback).run()

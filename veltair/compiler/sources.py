@@ -1,4 +1,4 @@
-"""Whatever file a model comes in, imported: one function that looks at the suffix."""
+"""Whatever file a model comes in, imported: the suffix tells what it is."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,8 +15,18 @@ from veltair.errors import NotATorchProgram
 def load_model(path: Path, shapes: Mapping[str, Shape], *, batch: int = 1, images: Sequence[ImageInput] = ()) -> Imported:
     """Import an .onnx or a torch.export .pt2 file for `batch` samples at once; `shapes` are those at batch 1.
 
-    Each of `images` turns a float input into one of uint8 pictures. Torch is loaded for a .pt2 alone. Raises what
-    `onnx_import.load` and `torch_import.to_onnx` raise.
+    Each of `images` turns a float input into one of uint8 pictures. Raises what `as_onnx` and `onnx_import.load` raise.
+    """
+    with tempfile.TemporaryDirectory(prefix="veltair-torch-") as folder:
+        file, source = as_onnx(path, Path(folder))
+        return onnx_import.load(file, shapes, batch=batch, images=images, source=source)
+
+
+def as_onnx(path: Path, folder: Path) -> tuple[Path, str | None]:
+    """`path` itself, or a .pt2 program written into `folder` as ONNX, and what `onnx_import.load` is to call its source.
+
+    For who imports one file at several batch sizes. Torch is loaded for a .pt2 alone. Raises what `torch_import.to_onnx`
+    raises.
     """
     if path.suffix in (".pt", ".pth"):
         raise NotATorchProgram(
@@ -24,10 +34,7 @@ def load_model(path: Path, shapes: Mapping[str, Shape], *, batch: int = 1, image
             "torch.export.save(torch.export.export(model, inputs), 'model.pt2')"
         )
     if path.suffix != ".pt2":
-        return onnx_import.load(path, shapes, batch=batch, images=images)
+        return path, None
     from veltair.compiler.torch_import import to_onnx
 
-    with tempfile.TemporaryDirectory(prefix="veltair-torch-") as folder:
-        written = to_onnx(path, Path(folder))
-        source = f"{path.name} sha256:{digest(path)}"
-        return onnx_import.load(written, shapes, batch=batch, images=images, source=source)
+    return to_onnx(path, folder), f"{path.name} sha256:{digest(path)}"
