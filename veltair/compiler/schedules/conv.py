@@ -26,6 +26,7 @@ _CHAINS = 8  # independent sums that keep two FMA units of four cycles latency b
 _DEEP = 64  # input channels from which asking ahead costs little beside the multiplications
 _EVEN = 1.1  # what one of two cores may have to do, in halves of the whole
 _TASKS = 16  # what cores share of a kernel, at least: few enough to cost nothing, enough to divide evenly
+_TASK_FLOPS = 25_000_000  # a quarter of a millisecond: a long kernel can be set aside between tasks
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Conv(Kernel):
     def _even(self, cb: int, tile: int) -> int:
         """Steps of a band such that there are enough tasks to share, in an even number where that can be."""
         steps, tiles = self._steps(tile), self.n * -(-self.out_blocks // cb)
-        bands = min(steps, -(-_TASKS // tiles))
+        bands = min(steps, -(-max(_TASKS, self.flops // _TASK_FLOPS) // tiles))
         if bands * tiles % 2 and bands < steps:
             bands += 1
         return -(-steps // bands)
