@@ -446,7 +446,9 @@ case("Expand", [("Expand", "x s", "y")], {"x": f(3, 1)}, constants={"s": ints(2,
 case("Expand of one element", [("Expand", "x s", "y")], {"x": f(1)}, constants={"s": ints(2, 3)})
 case("Expand to less", [("Expand", "x s", "y")], {"x": f(3, 4)}, constants={"s": ints(1, 1)})
 case("Tile", [("Tile", "x r", "y")], {"x": f(2, 3)}, constants={"r": ints(2, 3)})
+one("Celu", "Celu", f(3, 5), {"alpha": 0.7}, kinds=("elementwise",))
 one("DepthToSpace", "DepthToSpace", f(1, 8, 3, 4), {"blocksize": 2})
+one("DepthToSpace, columns before rows", "DepthToSpace", f(1, 8, 3, 4), {"blocksize": 2, "mode": "CRD"})
 one("SpaceToDepth", "SpaceToDepth", f(1, 2, 4, 6), {"blocksize": 2})
 case("Reshape", [("Reshape", "x s", "h"), ("Relu", "h", "y")], {"x": f(2, 3, 4)}, constants={"s": ints(0, -1)})
 case(
@@ -869,7 +871,6 @@ REFUSED += [
         {"w": f(1, 16, 5), "r": f(1, 16, 4), "b": f(1, 32)},
     ),
     Case("TopK", [("TopK", "x k", "v i")], {"x": f(3, 9)}, "v i", {"k": ints(4)}),
-    Case("Celu", [("Celu", "x", "y")], {"x": f(3, 5)}),
     Case("Pow of integers", [("Pow", "a b", "y")], {"a": ints(1, 2), "b": ints(3, 4)}),
     Case(
         "Resize by a factor that gives no whole number",

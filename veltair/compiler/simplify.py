@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from veltair.compiler.decompose import decompose
 from veltair.compiler.graph import Graph, Node, elements
 
 _RESHAPES = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Dropout"}
@@ -15,7 +16,10 @@ _RESHAPES = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Dropout"
 def simplify(graph: Graph) -> Graph:
     """Edits `graph` in place and returns it."""
     for rewrite in (
+        decompose,
+        decompose,  # what it wrote may be composed itself
         _normalise,
+        _merge_pads,
         _fold_batch_norm,
         _fold_affine_into_convolutions,
         _find_layer_norms,
@@ -96,6 +100,40 @@ def _gemm(graph: Graph, node: Node) -> list[Node]:
     product = graph.add_value(f"{out}__product", graph.shapes[out], "float32")
     addend = graph.add_constant(rest[0], (bias * np.float32(beta)).astype(np.float32)) if bias is not None else rest[0]
     return [Node("MatMul", (a, packed), (product,), {}, node.name), Node("Add", (product, addend), (out,), {}, node.name)]
+
+
+def _merge_pads(graph: Graph) -> None:
+    """A Pad before a window disappears into the window's own padding, where it fills with what that does."""
+    makers, uses = graph.producers(), {name: len(found) for name, found in graph.consumers().items()}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        nodes.append(node)
+        pad = makers.get(node.inputs[0]) if node.op in ("Conv", "MaxPool") and node.inputs[0] else None
+        if pad is None or pad.op != "Pad" or uses[node.inputs[0]] != 1 or node.inputs[0] in graph.outputs:
+            continue
+        amounts = graph.constant(pad.inputs[1]) if len(pad.inputs) > 1 else np.asarray(pad.attrs.get("pads", ()))
+        fill = graph.scalar(pad.inputs[2]) if len(pad.inputs) > 2 and pad.inputs[2] else float(pad.attrs.get("value", 0.0))
+        rank = len(graph.shapes[node.inputs[0]])
+        if (
+            amounts is None
+            or amounts.size != 2 * rank
+            or pad.attrs.get("mode", "constant") != "constant"
+            or any(pad.inputs[3:])
+            or node.attrs.get("auto_pad", "NOTSET") != "NOTSET"
+            or len(node.outputs) != 1
+            or fill != (0.0 if node.op == "Conv" else -np.inf)
+        ):
+            continue
+        before, after = [int(a) for a in amounts[:rank]], [int(a) for a in amounts[rank:]]
+        if any(before[:2] + after[:2]) or min(before + after) < 0:
+            continue
+        own = [int(p) for p in node.attrs.get("pads", (0,) * (2 * (rank - 2)))]
+        pads = [a + b for a, b in zip(own, before[2:] + after[2:], strict=True)]
+        window = [int(k) for k in node.attrs.get("kernel_shape", graph.shapes[node.inputs[1]][2:] if node.op == "Conv" else ())]
+        if node.op == "MaxPool" and any(p >= k for p, k in zip(pads, window * 2, strict=True)):
+            continue  # a window that lies in the padding alone
+        nodes[-1] = replace(node, inputs=(pad.inputs[0], *node.inputs[1:]), attrs={**node.attrs, "pads": pads})
+    graph.nodes = nodes
 
 
 def _fold_batch_norm(graph: Graph) -> None:
