@@ -6,8 +6,8 @@ reduction step the lanes of one register tile after another: one stream a tile. 
 all lanes.
 
 TVM knows bfloat16 only to promote it to float32, so tensors are int32 and the instructions come in as small LLVM
-functions (`pragma_import_llvm`), which its `alwaysinline` puts into the kernel. The loops are written out as TIR
-statements: schedule primitives cannot place the rounding, nor give edge tiles a body of their own.
+functions (`pragma_import_llvm`), those that round here, the register tile in `bf16_tile`. The loops around them are written
+out as TIR statements: schedule primitives cannot place the rounding, nor give border tiles a body of their own.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +25,7 @@ from veltair.compiler.schedules.bf16_tile import Tile
 
 LANES = 16  # AVX512-BF16 has whole registers only on CPUs whose fp32 has 16 lanes
 MAX_TILE = 24  # accumulators of a register tile; with its weights and a broadcast 32 registers are full
+SERIAL_WORDS = 32 * 1024  # rounded in about 2 us, which is what waking the other cores takes
 LATENCY = 6  # cycles of one dpbf16ps on Zen 4, of which one starts every cycle
 
 TOLERANCE = 2e-2
@@ -74,6 +75,11 @@ def loop(extent: Index, body: Callable[[Index], Stmt], kind: int = tirx.ForKind.
 
 def parallel(extent: int, body: Callable[[Index], Stmt]) -> Stmt:
     return loop(extent, body, tirx.ForKind.PARALLEL)
+
+
+def spread(size: int, extent: int, body: Callable[[Index], Stmt]) -> Stmt:
+    """A loop that rounds `size` words in all, on all cores where that takes longer than waking them."""
+    return parallel(extent, body) if size > SERIAL_WORDS else loop(extent, body)
 
 
 def together(*parts: Stmt) -> Stmt:

@@ -198,7 +198,7 @@ class _Program:
 
         return bf16.together(
             tirx.AllocBuffer(scratch),
-            bf16.parallel(k.n * k.in_blocks, rounding),
+            bf16.spread(k.n * k.in_blocks * block, k.n * k.in_blocks, rounding),
             bf16.parallel(k.n * len(k.tiles) * self.bands, share),
         )
 

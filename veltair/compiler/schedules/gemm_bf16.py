@@ -21,7 +21,6 @@ from veltair.compiler.schedules.bf16 import Columns, Index, Stmt
 from veltair.compiler.schedules.bf16_tile import Loop, Step, Tile
 
 UNROLL = 4  # steps between two looks at the loop's count
-_SERIAL_WORDS = 32 * 1024  # below it rounding takes less time than waking the other cores
 
 
 def tile_vectors(m: int, n: int) -> int:
@@ -123,10 +122,9 @@ class GemmBf16(Kernel):
 
         if knobs["order"] == 0:
             scratch = bf16.words(self.m * pairs)
-            spread = bf16.parallel if self.m * pairs > _SERIAL_WORDS else bf16.loop
             body = bf16.together(
                 tirx.AllocBuffer(scratch),
-                spread(self.m, lambda i: rounding(scratch, i, i)),
+                bf16.spread(self.m * pairs, self.m, lambda i: rounding(scratch, i, i)),
                 bf16.parallel(
                     len(tiles), lambda t: bf16.each_tile(tiles, t, lambda lane, tile: rows(scratch, 0, 0, self.m, lane, tile))
                 ),
