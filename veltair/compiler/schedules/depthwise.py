@@ -54,7 +54,7 @@ class Depthwise(Kernel):
     def candidates(self) -> list[dict[str, int]]:
         _, _, _, ow, _ = self.output
         most = self.registers // 2  # taps of a row and input vectors take the rest; wider tiles spill (half the rate at 20)
-        tiles = dict.fromkeys(-(-ow // -(-ow // t)) for t in (8, 5, 10, 7) if t <= most)
+        tiles = dict.fromkeys(-(-ow // -(-ow // t)) for t in (7, 5, 10, 8) if t <= most)
         return [{"ow": t, "hb": self._band()} for t in tiles]
 
     def _band(self) -> int:
