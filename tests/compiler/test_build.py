@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from veltair.bundle.store import open_bundle
+from veltair.bundle.store import open_bundle, this_cpu_features
 from veltair.compiler import measure
 from veltair.compiler.build import Compiled, compile_model
 from veltair.compiler.schedules.gemm import Gemm
@@ -130,6 +130,27 @@ def test_a_name_that_cannot_be_a_folder_is_refused(model: Path, tmp_path: Path, 
     assert not list(tmp_path.iterdir())
 
 
+def test_bf16_for_a_cpu_without_it_is_refused(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        CompileError, match=r"x86-64 cannot multiply in bf16 \(it lacks avx512_bf16\); compile with --precision fp32"
+    ):
+        compile_model(model, out=tmp_path, target="x86-64", precisions=["bf16"])
+
+
+@pytest.mark.parametrize(
+    ("batches", "precisions", "message"),
+    [
+        ((), None, r"batch sizes \[\] must be distinct and at least 1"),
+        ((1, 1), None, r"batch sizes \[1, 1\] must be distinct"),
+        ((0,), None, r"batch sizes \[0\] must be distinct and at least 1"),
+        ((1,), ["fp8"], "unknown precision 'fp8'; variants are made in fp32 and bf16"),
+    ],
+)
+def test_choices_that_make_no_sense_are_refused(batches: Any, precisions: Any, message: str, model: Path, tmp_path: Path) -> None:
+    with pytest.raises(CompileError, match=message):
+        compile_model(model, out=tmp_path, batches=batches, precisions=precisions)
+
+
 @pytest.mark.parametrize(
     ("sample", "message"),
     [
@@ -171,3 +192,31 @@ def test_a_disk_that_fills_leaves_no_bundle(
     ended = subprocess.run([sys.executable, "-c", FULL, *arguments], capture_output=True, text=True, timeout=120, check=False)
     assert "free some space" in ended.stdout, ended.stderr
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_one_bundle_holds_several_batch_sizes_over_the_same_weights(model: Path, tmp_path: Path) -> None:
+    made = compile_model(model, out=tmp_path, batches=(1, 3), precisions=["fp32"])
+    bundle = open_bundle(made.folder)
+    assert bundle.manifest.batches == (1, 3)
+    x = {"x": f32(3, 3, 12, 12)}
+    single, triple = Program(bundle), Program(bundle.at_batch(3))
+    assert_equal(_answer(triple, x), {"y": np.concatenate([_answer(single, {"x": row[None]})["y"] for row in x["x"]])})
+    with pytest.raises(ValueError, match="not compiled for batch 2; it has 1, 3"):
+        bundle.at_batch(2)
+
+
+def _answer(program: Program, inputs: dict[str, Any]) -> dict[str, Any]:
+    arena = program.new_arena()
+    program.write_inputs(arena, inputs)
+    blocks = len(program.bundle.manifest.blocks)
+    program.run(arena, 0, blocks, (0,) * blocks)
+    return program.read_outputs(arena)
+
+
+def test_a_bundle_for_an_older_cpu_asks_for_no_more_than_that_cpu_has(model: Path, tmp_path: Path) -> None:
+    if not {"avx2", "fma"} <= this_cpu_features():
+        pytest.skip("needs a CPU with AVX2")
+    made = compile_model(model, out=tmp_path, target="haswell")
+    assert made.manifest.target.lanes == 8
+    assert not [f for f in made.manifest.target.features if f.startswith("avx512")]
+    assert_equal(_answer(Program(open_bundle(made.folder)), X), reference(MODEL, X))

@@ -112,7 +112,7 @@ def compile_model(
     _check_choices(batches, precisions)
     stages = _Stages(on_progress)
     cpu = host_target(target)
-    allowed = set(PRECISIONS if precisions is None else precisions) & ({"fp32", "bf16"} if BF16 in cpu.features else {"fp32"})
+    allowed = _allowed(precisions, cpu)
     with tempfile.TemporaryDirectory(prefix="veltair-compile-") as scratch:
         stages.start("import")
         shapes = {k: tuple(v) for k, v in (inputs or {}).items()}
@@ -212,8 +212,17 @@ def _check_choices(batches: Sequence[int], precisions: Collection[str] | None) -
             raise CompileError(f"unknown precision {precision!r}; variants are made in {' and '.join(PRECISIONS)} (--precision)")
 
 
+def _allowed(precisions: Collection[str] | None, cpu: TargetSpec) -> set[str]:
+    """fp32 always; what else was asked for, or all that the CPU has."""
+    has = set(PRECISIONS) if BF16 in cpu.features else {"fp32"}
+    if precisions is not None and not set(precisions) <= has:
+        raise CompileError(f"{cpu.mcpu} cannot multiply in bf16 (it lacks {BF16}); compile with --precision fp32")
+    return has if precisions is None else {"fp32", *precisions}
+
+
 def _machine() -> str:
-    return f"{cpu_name()}, {len(psutil.Process().cpu_affinity() or [0])} cores"
+    cores = len(psutil.Process().cpu_affinity() or [0])
+    return f"{cpu_name()}, {cores} core{'s' * (cores > 1)}"
 
 
 def _lowered(

@@ -12,6 +12,7 @@ from veltair.compiler.records import Ranked
 from veltair.compiler.schedules.base import Knobs
 
 SLOWER_AT_MOST = 1.3  # a candidate that presses less on memory may cost this much time alone
+TIE = 1.02  # timings repeat to about 2 %: between settings closer than that the lighter one wins
 DIRECT = "direct"  # the candidate every block falls back on: exact, by the plainest algorithm
 
 
@@ -82,7 +83,8 @@ def _options(call: Call, ranked: Mapping[str, Ranked], precisions: Collection[st
 
 
 def _quickest(options: Sequence[Chosen]) -> Chosen:
-    return min(options, key=lambda o: o.us)
+    limit = min(o.us for o in options) * TIE
+    return min((o for o in options if o.us <= limit), key=lambda o: (o.traffic_bytes, o.us))
 
 
 def _widest(options: Sequence[Chosen]) -> Chosen:
