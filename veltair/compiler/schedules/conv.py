@@ -85,14 +85,17 @@ class Conv(Kernel):
     def candidates(self) -> list[dict[str, int]]:
         """The three best register tiles, each with either order; the order that moves fewer bytes first."""
         found: list[dict[str, int]] = []
-        far = 4 * elements(self.inputs[0][0]) // self.n > 2 * L2_BYTES and self.window.kernel == (1, 1) and not self.plain_input
-        ahead = int(far and self.depth >= _DEEP)
+        data = 4 * elements(self.inputs[0][0]) // self.n
+        can_ask = self.window.kernel == (1, 1) and not self.plain_input and self.depth >= _DEEP
+        ahead = int(can_ask and data > 2 * L2_BYTES)
         for rank, (cb, tile) in enumerate(register_tiles(self)):
             orders = [{"cb": cb, "ow": tile, "order": 0, "hb": self._even(cb, tile), "ahead": ahead}]
             if self.out_blocks > cb:
                 near = {"cb": cb, "ow": tile, "order": 1, "hb": self._cached(tile), "ahead": ahead}
                 orders += [near, near | {"hb": 1}] if near["hb"] > 1 and rank == 0 else [near]
             found += sorted((k for k in orders if k["order"] == 0 or self.halves(k)), key=self.traffic_bytes)
+        if can_ask and L2_BYTES < data <= 2 * L2_BYTES:  # either may win: a private cache holds some of it
+            found.insert(1, found[0] | {"ahead": 1})
         return found
 
     def halves(self, knobs: Knobs) -> int:
