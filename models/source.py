@@ -90,6 +90,7 @@ class ModelSource(ABC):
     name: ClassVar[str]
     requires: ClassVar[tuple[Need | Carrier, ...]]
     input_shapes: ClassVar[Mapping[str, tuple[int, ...]]]  # what `compile` freezes
+    weights: ClassVar[str] = "real"  # or "seeded": as good as an untrained network's
     qos_ms: ClassVar[float]  # a sensible latency target where the user names none
     max_values: ClassVar[Mapping[str, int]] = {}  # integer inputs: one past the largest legal value, as in a bundle
 

@@ -23,6 +23,7 @@ MEAN, SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pix
 class SeededModel(ModelSource):
     """A network of `models.nets`: `network` is "file.Class"."""
 
+    weights = "seeded"
     network: ClassVar[str]
     outputs: ClassVar[tuple[str, ...]]
     requires: ClassVar[tuple[Need | Carrier, ...]] = (

@@ -9,7 +9,7 @@ _COMMANDS = {
     "serve": ("veltair.cli.serve", "serve", "Serve bundles to tenants."),
     "bench": ("veltair.cli.bench", "bench", "Send open-loop load and report what each tenant got."),
     "dashboard": ("veltair.cli.dashboard", "dashboard", "Turn decision logs into one HTML page."),
-    "models": ("veltair.cli.models", "models", "List the models with real weights that can be compiled by name."),
+    "models": ("veltair.cli.models", "models", "List the models that can be compiled by name."),
     "health": ("veltair.cli.health", "health", "Ask a server how it is and what it serves."),
 }
 

@@ -14,11 +14,15 @@ from veltair.models import MODELS
 @click.command(epilog="Example: veltair models --json")
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 def models(as_json: bool) -> None:
-    """List the models with real weights. Compile one with `veltair compile models.NAME`."""
+    """List the models that come by name. Compile one with `veltair compile models.NAME`.
+
+    Those with real weights answer as trained; the others are the networks of the paper's evaluation with weights from a seed.
+    """
     rows = [
         {
             "name": name,
             "inputs": {port: list(shape) for port, shape in source.input_shapes.items()},
+            "weights": source.weights,
             "qos_ms": source.qos_ms,
             "missing": [f"{need.package}: {need.remedy}" for need in source.missing()],
         }
@@ -28,7 +32,7 @@ def models(as_json: bool) -> None:
         click.echo(json.dumps(rows))
         return
     table = Table(box=SIMPLE_HEAD)
-    for column in ("name", "inputs", "QoS ms", "missing here"):
+    for column in ("name", "weights", "inputs", "QoS ms", "missing here"):
         table.add_column(column)
     for row in rows:
         inputs = row["inputs"]
@@ -36,5 +40,5 @@ def models(as_json: bool) -> None:
         shapes = "\n".join(f"{port} {'x'.join(map(str, shape))}" for port, shape in inputs.items())
         missing = row["missing"]
         assert isinstance(missing, list)
-        table.add_row(str(row["name"]), shapes, str(row["qos_ms"]), escape("\n".join(missing)) or "nothing")
+        table.add_row(str(row["name"]), str(row["weights"]), shapes, str(row["qos_ms"]), escape("\n".join(missing)) or "nothing")
     Console().print(table)
