@@ -32,15 +32,27 @@ def attention(low: Lowering, index: int, node: Node) -> Group | None:
     width = graph.shapes[found.product.outputs[0]][-1]
     names = (*node.inputs, found.product.inputs[1])
     shapes = [graph.shapes[name] for name in names]
-    plain = [whole(name, shape).layout for name, shape in zip(names, shapes, strict=True)]
+    q, k, v = (whole(name, shape).layout for name, shape in zip(names, shapes, strict=True))
     kernel = Attention(
-        shape[:-2], m, n, shapes[0][-1], width, *plain, low.chain(scores), found.perm, found.zero_masked, low.lanes, low.registers
-    )
+        shape[:-2],
+        m,
+        n,
+        shapes[0][-1],
+        width,
+        q,
+        k,
+        v,
+        low.chain(scores),
+        found.perm,
+        found.zero_masked,
+        low.lanes,
+        low.registers,
+    )  # plain layouts for now: what is made, and how, is known when it is written
 
     def write(lw: Lowering, g: Group) -> None:
         views = [lw.view(name) for name in names]
-        q, k, v = (view.layout for view in views)
-        full = replace(kernel, q=q, k=k, v=v, chain=lw.chain(g))
+        queries, keys, values = (view.layout for view in views)
+        full = replace(kernel, q=queries, k=keys, v=values, chain=lw.chain(g))
         data = [lw.line.view(lw.get(view.base), (view.size,)) for view in views]
         masks = [lw.line.view(lw.get(s.value, s.block), s.view) for s in scores.sources]
         lw.call(g, full, [*data, *masks])

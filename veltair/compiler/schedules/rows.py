@@ -5,6 +5,7 @@ reordered by the code generator. What of a row no vector holds is reduced apart.
 """
 
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +90,8 @@ class Softmax(Kernel):
 def _folded(x: Any, rows: int, n: int, v: int, name: str, reducer: Any, combine: Any) -> tuple[Any, list[str]]:
     """(rows,) reductions of (rows, n): vectors of partial results, what no vector holds apart. And the stages, last first."""
     whole, rest = n // v, n % v
-    stages, parts = [name], []
+    stages = [name]
+    parts: list[Callable[[Any], Any]] = []
     if whole:
         k = te.reduce_axis((0, whole), f"{name}_k")
         part = te.compute((rows, v), lambda i, t: reducer(x[i, k * v + t], axis=k), name=f"{name}_part")
