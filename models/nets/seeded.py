@@ -64,7 +64,11 @@ def _pictures(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 
 def _calibrate(module: nn.Module, pictures: Tensor) -> None:
-    """Mean and variance of each batch norm become those of what flows through it; no class is favoured before a look."""
+    """Mean and variance of each batch norm become those of what flows through it; logits get the spread of a trained network's.
+
+    What all pictures have in common stays in them. Without it only the small differences between features would be left, which
+    an untrained network keeps small: the last layer would magnify every rounding error many times over, as no trained one does.
+    """
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = 1.0  # the running value is the last batch's
@@ -73,10 +77,9 @@ def _calibrate(module: nn.Module, pictures: Tensor) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Linear):  # only classifiers among the networks that see pictures have one, their last layer
             logits = module(pictures)
-            favoured = logits.mean(0)
-            scale = LOGIT_SPREAD / (logits - favoured).std()
+            scale = LOGIT_SPREAD / logits.std()
             layer.weight *= scale
-            layer.bias.sub_(favoured).mul_(scale)
+            layer.bias *= scale
 
 
 @contextmanager

@@ -47,13 +47,21 @@ def remembered(form: Form, known: Sequence[Mapping[str, Any]]) -> list[Selection
 
 
 def remember(forms: Sequence[Form], records: Records, described: Mapping[str, str], folder: Path, name: str) -> None:
-    """Write what was chosen beside the kernels' records, if any of it is new."""
-    new = [form for form in forms if form.fingerprint not in records.selections]
+    """Write what was chosen beside the kernels' records, if any of it is new.
+
+    A choice from which the gate took something is not remembered: it depends on the weights, which the fingerprint does not.
+    """
+    new = [form for form in forms if form.fingerprint not in records.selections and not _objected(form)]
     for form in new:
         data = [c.as_data([x.name for x in block]) for c, block in zip(form.chosen, form.blocks, strict=True)]
         records.selections[form.fingerprint] = data
     if new:
-        records.write(folder, name, described, [form.fingerprint for form in forms])
+        known = [form.fingerprint for form in forms if form.fingerprint in records.selections]
+        records.write(folder, name, described, known)
+
+
+def _objected(form: Form) -> bool:
+    return form.verdict is not None and bool(form.verdict.rejected)
 
 
 def choose(form: Form) -> list[Selection]:
