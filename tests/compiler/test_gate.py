@@ -96,12 +96,15 @@ def test_a_second_compile_keeps_what_the_first_one_chose_and_says_what_that_drop
     assert block["exact_regret"] == before["exact_regret"]
 
 
-def test_what_the_gate_rejected_is_offered_again_since_other_weights_may_pass(
+def test_what_the_gate_rejected_is_offered_again_where_the_weights_are_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiled_with(OffByTenPercent, tmp_path, monkeypatch)
-    again = compile_model(tmp_path / "small.onnx", out=tmp_path / "out", gate_inputs=[X], tuning=tmp_path)
-    assert not candidates(again)["odd"]["kept"]
+    same = compile_model(tmp_path / "small.onnx", out=tmp_path / "out", gate_inputs=[X], tuning=tmp_path)
+    assert set(candidates(same)) == {"direct"}
+    save(model_of([("MatMul", "x w", "y")], X, "y", {"w": WEIGHTS["w"] + 1.0}), tmp_path)
+    other = compile_model(tmp_path / "small.onnx", out=tmp_path / "out", gate_inputs=[X], tuning=tmp_path)
+    assert not candidates(other)["odd"]["kept"]
 
 
 def test_a_damaged_choice_in_the_records_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

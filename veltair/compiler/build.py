@@ -28,7 +28,7 @@ from veltair.compiler.assemble import (
 )
 from veltair.compiler.blocks import cut
 from veltair.compiler.candidates import candidate_lines
-from veltair.compiler.choose import choose, fingerprint, kept_rules, remember, remembered
+from veltair.compiler.choose import choose, fingerprint, kept_rules, known_choice, remember, remembered
 from veltair.compiler.fallback import fallback
 from veltair.compiler.form import Form
 from veltair.compiler.gate import Reference, check_inputs, compared_values, made_values, run_gate
@@ -157,12 +157,13 @@ def compile_model(
                 form.imported.folded, sorted(compared_values(form.line, form.spans) & made_values(form.imported.folded))
             )
             form.verdict = run_gate(program, form.line, form.spans, form.blocks, reference, form.samples)
+            del reference  # it holds the weights once more
             on_progress("gate", number + 1, len(forms))
 
         stages.start("measure", len(forms))
         for number, (form, program) in enumerate(zip(forms, programs, strict=True)):
             part = lambda i, n, k=number: on_progress("measure", k * n + i, n * len(forms))  # noqa: E731
-            known = records.selections.get(form.fingerprint)
+            known = known_choice(form, records)
             most = REPEATS_WHEN_CHOSEN if known else MOST_REPEATS
             form.measured = measure(program, form.samples[0], cores, part, most)
             form.chosen = remembered(form, known) if known else choose(form)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from veltair.compiler.form import Form
+from veltair.compiler.gate import STRICTNESS
 from veltair.compiler.records import Records
 from veltair.compiler.select import Candidate, Selection, select
 
@@ -18,9 +19,19 @@ def fingerprint(form: Form, precisions: Collection[str]) -> str:
     return hashlib.sha256(repr((settings, cuts, sorted(precisions))).encode()).hexdigest()[:16]
 
 
+def known_choice(form: Form, records: Records) -> Sequence[Mapping[str, Any]] | None:
+    """What an earlier compile kept of the same candidates, block by block."""
+    return records.selections.get(form.fingerprint) or records.selections.get(_of_these_weights(form))
+
+
+def _of_these_weights(form: Form) -> str:
+    """Names a choice from which the gate took something: it holds for these weights and this gate alone."""
+    return f"{form.fingerprint}-{hashlib.sha256(repr((form.imported.source, STRICTNESS)).encode()).hexdigest()[:8]}"
+
+
 def kept_rules(form: Form, records: Records) -> list[list[str]] | None:
-    """Block by block, what an earlier compile kept of the same candidates; None where there was none, or not such."""
-    known = records.selections.get(form.fingerprint)
+    """Block by block, the rules whose candidates an earlier compile kept; None where there was none, or not such."""
+    known = known_choice(form, records)
     if known is None:
         return None
     try:
@@ -31,7 +42,8 @@ def kept_rules(form: Form, records: Records) -> list[list[str]] | None:
             return kept
     except (LookupError, TypeError, ValueError, AttributeError):
         pass  # a cache: what is damaged is measured again
-    del records.selections[form.fingerprint]
+    for name in (form.fingerprint, _of_these_weights(form)):
+        records.selections.pop(name, None)
     return None
 
 
@@ -47,21 +59,17 @@ def remembered(form: Form, known: Sequence[Mapping[str, Any]]) -> list[Selection
 
 
 def remember(forms: Sequence[Form], records: Records, described: Mapping[str, str], folder: Path, name: str) -> None:
-    """Write what was chosen beside the kernels' records, if any of it is new.
-
-    A choice from which the gate took something is not remembered: it depends on the weights, which the fingerprint does not.
-    """
-    new = [form for form in forms if form.fingerprint not in records.selections and not _objected(form)]
-    for form in new:
-        data = [c.as_data([x.name for x in block]) for c, block in zip(form.chosen, form.blocks, strict=True)]
-        records.selections[form.fingerprint] = data
+    """Write what was chosen beside the kernels' records, if any of it is new."""
+    new = False
+    for form in forms:
+        if known_choice(form, records) is None:
+            objected = form.verdict is not None and form.verdict.rejected
+            data = [c.as_data([x.name for x in block]) for c, block in zip(form.chosen, form.blocks, strict=True)]
+            records.selections[_of_these_weights(form) if objected else form.fingerprint] = data
+            new = True
     if new:
-        known = [form.fingerprint for form in forms if form.fingerprint in records.selections]
-        records.write(folder, name, described, known)
-
-
-def _objected(form: Form) -> bool:
-    return form.verdict is not None and bool(form.verdict.rejected)
+        names = [n for form in forms for n in (form.fingerprint, _of_these_weights(form)) if n in records.selections]
+        records.write(folder, name, described, names)
 
 
 def choose(form: Form) -> list[Selection]:

@@ -1,8 +1,8 @@
 """The gate: every variant of every block computes what ONNX Runtime computes, on real inputs, or it is not written.
 
 A block starts from the reference's values, so an error shows in the block that makes it. What is coarser than fp32 must
-besides give the same answers over the whole model: outputs that point the same way, and the same winner in every row that
-has a clear one (a class, the character of a time step).
+besides give the same answers over the whole model: the same winner in every row that has a clear one (a class, the character
+of a time step), and outputs that point the same way, the more closely where there are no winners (an embedding).
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,6 +23,10 @@ from veltair.errors import CompileError, GateFailed
 
 WHOLE = 10  # times a block's tolerance: block errors add up along a deep model
 LEAST_COSINE = 0.999  # of each output of a coarser variant with the reference, over the whole model
+LEAST_COSINE_OF_WINNERS = 0.99  # where the output names winners, and they are the same
+
+
+STRICTNESS = (WHOLE, LEAST_COSINE, LEAST_COSINE_OF_WINNERS)  # what was rejected under it may pass under another
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +188,8 @@ def _reject_lines(blocks: Blocks, ends: Mapping[str, _EndToEnd], rejected: dict[
         chosen = [block[v] for block, v in zip(blocks, _places(blocks, rule), strict=True)]
         coarse = any(not c.exact for c in chosen)
         allowed = WHOLE * max(c.tolerance for c in chosen)
-        astray = not end.error <= allowed or (coarse and not (end.cosine >= LEAST_COSINE and end.same == end.rows))
+        least = LEAST_COSINE_OF_WINNERS if end.rows else LEAST_COSINE
+        astray = not end.error <= allowed or (coarse and not (end.cosine >= least and end.same == end.rows))
         if not astray:
             continue
         why = "; ".join(f"{what} {text}" for what, text in _described(end).items())
