@@ -15,7 +15,7 @@ import pytest
 from tiny import WEIGHT, WIDTH, slow_manifest, tiny_manifest
 
 from veltair.bundle import store
-from veltair.bundle.format import Manifest, TensorSpec, SCHEMA_VERSION
+from veltair.bundle.format import SCHEMA_VERSION, Manifest, TensorSpec
 from veltair.bundle.store import list_bundles, open_bundle, write_bundle
 from veltair.errors import BundleCorrupt, BundleError, BundleMissing, BundleSchemaUnknown, BundleTargetMismatch, OutOfDisk
 
