@@ -32,7 +32,7 @@ def layout_moves(line: Line) -> Counter[str]:
     return Counter(c.kernel.how for c in line.calls if isinstance(c.kernel, Move) and c.kernel.how in LAYOUT_MOVES)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [name for name, source in MODELS.items() if source.weights == "real"])
 def test_no_activation_of_a_demo_model_changes_its_layout_alone(name: str, tmp_path: Path) -> None:
     source = MODELS[name]
     if missing := source.missing():
@@ -69,7 +69,7 @@ def test_packed_channels_become_rows_in_one_move(tmp_path: Path) -> None:
         ("MatMul", "t m", "y"),
     ]
     line = run(steps, {"x": f(1, 16, 3, 5)}, tmp_path, w=f(24, 16, 1, 1), flat=ints(1, 24, 15), m=f(24, 32))
-    assert layout_moves(line) == Counter(relayout=1)
+    assert layout_moves(line) == Counter(relayout=1, pack=1)  # the input is packed for the convolution
 
 
 def test_an_index_map_that_each_reader_sees_through_is_never_made(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ _MAPPED_BYTES = 1_024  # constants at least this large lie in the file; shape in
 _OFFLOADED_BYTES = 256 << 20  # a model that carries more is handed over as a file, which ONNX Runtime maps
 _LEAST_ROOM_BYTES = 64 << 10
 _OFFLOADED = "offloaded.data"
+_INLINED = "_inlfunc_"  # what ONNX Runtime's names of an inlined function's values begin with
 _AT_ONCE = 1 << 22  # elements that are looked through for NaN in one go
 
 
@@ -197,7 +198,7 @@ def _name_omitted_outputs(model: onnx.ModelProto) -> None:
                 node.output[place] = f"omitted_{number}_{place}"
 
 
-def _fold(model: onnx.ModelProto, path: Path, out: Path) -> onnx.ModelProto:
+def _fold(model: onnx.ModelProto, path: Path, out: Path, *, again: bool = False) -> onnx.ModelProto:
     """The model as ONNX Runtime folds it, also written to `out`; large constants lie in a file beside that one."""
     outside = [entry for tensor in model.graph.initializer for entry in tensor.external_data]
     _reserve(out, 2 * model.ByteSize() + sum(int(entry.value) for entry in outside if entry.key == "length"))
@@ -225,6 +226,12 @@ def _fold(model: onnx.ModelProto, path: Path, out: Path) -> onnx.ModelProto:
         raise CompileError(f"{path.name}: ONNX Runtime, the gate's reference, refuses the model: {error}") from error
     Path(out.parent, _OFFLOADED).unlink(missing_ok=True)
     folded = onnx.load(str(out), load_external_data=False)
+    if any(name.startswith(_INLINED) for node in folded.graph.node for name in node.output) and not again:
+        # operators that ONNX Runtime has no kernel for are written out after it has folded: their shapes are still computed
+        second = out.with_name(f"again_{out.name}")
+        folded = _fold(folded, out, second, again=True)
+        second.replace(out)
+        return folded
     return onnx.shape_inference.infer_shapes(folded, data_prop=True)
 
 

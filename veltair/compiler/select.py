@@ -84,14 +84,13 @@ def select(candidates: Sequence[Candidate]) -> Selection:
     everyone = list(range(len(candidates)))
     exact = [i for i in everyone if candidates[i].exact]
     kept: list[int] = []
-    for allowed in (exact, everyone):
-        while len(kept) < MOST_VARIANTS and _regret(candidates, kept, allowed) > WITHIN:
-            kept.append(min((i for i in allowed if i not in kept), key=lambda i: _after(candidates, [*kept, i], allowed)))
+    _grow(candidates, kept, (exact, everyone))
     gentle = _gentle(candidates, kept, everyone)
     kept += gentle
     for i in sorted(set(kept) - set(gentle), key=lambda i: _worth(candidates, kept, i)):
         if _worth(candidates, kept, i) <= NOISE:
             kept.remove(i)
+    _grow(candidates, kept, (exact, everyone))  # what was dropped may have made room for what found none before
     kept.sort()
     return Selection(
         tuple(kept),
@@ -101,6 +100,13 @@ def select(candidates: Sequence[Candidate]) -> Selection:
         _regret(candidates, kept, exact),
         {candidates[i].name: _why_not(candidates, kept, i) for i in everyone if i not in kept},
     )
+
+
+def _grow(candidates: Sequence[Candidate], kept: list[int], classes: Sequence[Sequence[int]]) -> None:
+    """Add the candidate that helps most, as long as there is room and some point is too far from the best."""
+    for allowed in classes:
+        while len(kept) < MOST_VARIANTS and _regret(candidates, kept, allowed) > WITHIN:
+            kept.append(min((i for i in allowed if i not in kept), key=lambda i: _after(candidates, [*kept, i], allowed)))
 
 
 def _best(candidates: Sequence[Candidate], among: Sequence[int]) -> list[float]:
