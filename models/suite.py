@@ -4,6 +4,7 @@ Weights and inputs are real in shape and in range, so speed, accuracy of kernels
 trained ones; what the networks answer means nothing, so no answer is expected.
 """
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from itertools import count
@@ -57,9 +58,9 @@ class SeededModel(ModelSource):
     def _picture(self) -> tuple[int, ...] | None:
         return None
 
+    @abstractmethod
     def _example(self) -> dict[str, Tensor]:
         """Inputs of the right shapes and types."""
-        raise NotImplementedError
 
 
 class PictureModel(SeededModel):
