@@ -160,7 +160,8 @@ def test_narrower_registers_compute_the_same(target: TargetSpec, tmp_path: Path)
 def test_settings_of_a_depthwise_convolution_compute_the_same(tmp_path: Path) -> None:
     x, w = random(1, 40, 13, 23), random(40, 1, 5, 5, seed=1)
     kernels = check(tmp_path, x, w, kind="depthwise", candidates=4, pads=[2, 2, 2, 2], strides=[2, 2], group=40)
-    assert any(isinstance(k, Depthwise) for k in kernels)
+    several = 1 if HOST.lanes < 16 else 2  # narrow registers leave one tile that fits
+    assert any(isinstance(k, Depthwise) and len(k.candidates()) >= several for k in kernels)
 
 
 # --- groups -----------------------------------------------------------------------------------------------------------------

@@ -21,7 +21,9 @@ def layer(*times: tuple[tuple[int, int], tuple[int, int]]) -> tuple[LayerBlock, 
 
 
 def only(actions: list[object]) -> Dispatch:
-    (dispatch,) = [a for a in actions if isinstance(a, Dispatch)]
+    """The whole action list is this one dispatch."""
+    (dispatch,) = actions
+    assert isinstance(dispatch, Dispatch)
     return dispatch
 
 
