@@ -1,9 +1,12 @@
 """Small constructors for the scheduler's tests."""
 
 from collections.abc import Sequence
+from math import exp
 
+from veltair.core.actions import Complete
 from veltair.core.events import ModelLoaded, RequestArrived
 from veltair.core.policies import make_policy
+from veltair.core.promises import FIRST
 from veltair.core.scheduler import Scheduler
 from veltair.core.values import (
     CoreId,
@@ -51,3 +54,8 @@ def scheduler(policy: str, *models: Model, cores: int = 2) -> Scheduler:
     for each in models:
         assert core.handle(ModelLoaded(each), 0) == []
     return core
+
+
+def answered(id_: str, predicted_us: int) -> Complete:
+    """The first answer of its kind: the interval around what was foretold is what it is before anything was learnt."""
+    return Complete(RequestId(id_), predicted_us, round(predicted_us * exp(-FIRST)), round(predicted_us * exp(FIRST)))

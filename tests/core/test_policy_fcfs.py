@@ -1,8 +1,8 @@
 """The baseline: one worker a core, in order of arrival, whatever the deadline."""
 
-from core_build import arrived, machine, model, scheduler, variant
+from core_build import answered, arrived, machine, model, scheduler, variant
 
-from veltair.core.actions import Complete, Dispatch
+from veltair.core.actions import Dispatch
 from veltair.core.events import ModelLoaded, UnitFinished
 from veltair.core.policies import make_policy
 from veltair.core.scheduler import Scheduler
@@ -13,7 +13,7 @@ SHORT = model("short", [1_000])
 
 
 def start(request: str, lease: int, core: int, blocks: int, us: int) -> Dispatch:
-    reason = "first come, whole model on one core"
+    reason = "first come, whole model on 1 core"
     return Dispatch(RequestId(request), Lease(LeaseId(lease), (CoreId(core),)), 0, blocks, (0,) * blocks, us, 0.0, reason)
 
 
@@ -25,11 +25,11 @@ def test_each_request_runs_whole_on_one_core_and_the_line_waits_only_until_one_i
     assert core.handle(arrived("d", "long", 0, 60_000), 0) == []
     # The short one is long past its deadline: a plain server runs it all the same, and before whoever came later.
     assert core.handle(UnitFinished(LeaseId(2), 20_000), 20_000) == [
-        Complete(RequestId("b"), predicted_us=20_000),
+        answered("b", 20_000),
         start("c", 3, 1, 1, 1_000),
     ]
     assert core.handle(UnitFinished(LeaseId(1), 20_000), 20_001) == [
-        Complete(RequestId("a"), predicted_us=20_000),
+        answered("a", 20_000),
         start("d", 4, 0, 4, 20_000),
     ]
     assert core.conflicts == 0
@@ -49,6 +49,6 @@ def test_the_foretold_finish_counts_the_line_ahead() -> None:
     core.handle(arrived("a", "long", 0, 60_000), 0)
     core.handle(arrived("b", "short", 0, 60_000), 0)
     core.handle(arrived("c", "short", 0, 60_000), 0)
-    assert core.handle(UnitFinished(LeaseId(1), 20_000), 20_000)[0] == Complete(RequestId("a"), predicted_us=20_000)
-    assert core.handle(UnitFinished(LeaseId(2), 1_000), 21_000)[0] == Complete(RequestId("b"), predicted_us=21_000)
-    assert core.handle(UnitFinished(LeaseId(3), 1_000), 22_000)[0] == Complete(RequestId("c"), predicted_us=22_000)
+    assert core.handle(UnitFinished(LeaseId(1), 20_000), 20_000)[0] == answered("a", 20_000)
+    assert core.handle(UnitFinished(LeaseId(2), 1_000), 21_000)[0] == answered("b", 21_000)
+    assert core.handle(UnitFinished(LeaseId(3), 1_000), 22_000)[0] == answered("c", 22_000)

@@ -1,6 +1,6 @@
 """The default policy's textbook cases, as whole action lists."""
 
-from core_build import arrived, machine, model, scheduler, variant
+from core_build import answered, arrived, machine, model, scheduler, variant
 
 from veltair.core.actions import Alternative, Complete, Dispatch, Drop, Refuse
 from veltair.core.events import Event, ModelLoaded, PressureChanged, UnitFinished
@@ -32,7 +32,7 @@ def test_where_all_are_alike_whole_models_run_even_when_others_wait() -> None:
     core.handle(arrived("a", "like", 0, 45_000), 0)
     core.handle(arrived("b", "long", 10, 60_000), 10)
     assert core.handle(UnitFinished(LeaseId(1), 16_000), 16_000) == [
-        Complete(RequestId("a"), predicted_us=16_080),
+        answered("a", 16_080),
         unit("b", 2, (0,), range(18), 18_000, "earliest deadline"),
     ]
 
@@ -136,7 +136,7 @@ def test_what_can_no_longer_be_met_is_dropped_at_once() -> None:
     core.handle(arrived("b", "long", 0, 40_000), 0)
     # The unit overran by 5 ms: b would need 18 ms and has 17.
     assert core.handle(UnitFinished(LeaseId(1), 23_000), 23_000) == [
-        Complete(RequestId("a"), predicted_us=18_090),
+        answered("a", 18_090),
         Drop(RequestId("b"), "deadline_missed", "needed to go on 1.5 ms ago, 0 blocks done"),
     ]
 

@@ -15,7 +15,12 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """Run blocks `first_block <= i < end_block` of a request in one go, block i as variant `variants[i - first_block]`."""
+    """Run blocks `first_block <= i < end_block` of a request in one go, block i as variant `variants[i - first_block]`.
+
+    With `riders` it is a batch, in the order of the batch, `request_id` first: blocks and variants are then those of
+    `Model.batches[1 + len(riders)]`. A batch stays together under the first one's id until its last block, even where some of
+    it have been answered meanwhile (given up or cancelled).
+    """
 
     request_id: RequestId
     lease: Lease
@@ -26,14 +31,21 @@ class Dispatch:
     pressure: float
     reason: str
     rejected: tuple[Alternative, ...] = ()
+    riders: tuple[RequestId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Complete:
-    """The last block has run: answer with the outputs. `predicted_us` was the finish foretold on arrival, from arrival."""
+    """The last block has run: answer with the outputs.
+
+    `predicted_us` was the finish foretold on arrival, counted from arrival, `low_us`..`high_us` the interval it was said to lie
+    in nine times out of ten.
+    """
 
     request_id: RequestId
     predicted_us: int
+    low_us: int
+    high_us: int
 
 
 @dataclass(frozen=True, slots=True)

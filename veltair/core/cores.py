@@ -23,15 +23,16 @@ def fewest_cores(lines: LinesByCores, first_block: int, budget_us: float, correc
 
 def widen(costs: ModelCosts, first_block: int, cores: int, at_most: int, pressure: float) -> int:
     """The soonest end on `cores`..`at_most` idle ones, if each core more is worth it."""
-    alone_us = costs.fastest(1, pressure).rest_us(first_block)
+    least = costs.narrowest
+    alone_us = costs.fastest(least, pressure).rest_us(first_block)
     best, best_us = cores, costs.fastest(cores, pressure).rest_us(first_block)
     for wider in costs.core_counts:
         us = costs.fastest(wider, pressure).rest_us(first_block)
-        if cores < wider <= at_most and us < best_us and alone_us >= WORTH_WIDENING * wider * us:
+        if cores < wider <= at_most and us < best_us and alone_us * least >= WORTH_WIDENING * wider * us:
             best, best_us = wider, us
     return best
 
 
 def most_measured(costs: ModelCosts, cores: int) -> int:
-    """The widest measured core count that is no wider than `cores`: a table has no row between."""
+    """The widest measured core count that is no wider than `cores`, of which there are enough: a table has no row between."""
     return max(c for c in costs.core_counts if c <= cores)

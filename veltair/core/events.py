@@ -49,6 +49,19 @@ class DrainStarted:
     """No new request is accepted from now on; accepted ones are answered."""
 
 
+@dataclass(frozen=True, slots=True)
+class TimerFired:
+    """Nothing happened until `Scheduler.wake_us`."""
+
+
 Event = (
-    ModelLoaded | ModelUnloaded | RequestArrived | RequestCancelled | UnitFinished | UnitFailed | PressureChanged | DrainStarted
+    ModelLoaded
+    | ModelUnloaded
+    | RequestArrived
+    | RequestCancelled
+    | UnitFinished
+    | UnitFailed
+    | PressureChanged
+    | DrainStarted
+    | TimerFired
 )

@@ -44,11 +44,17 @@ class ModelCosts:
     """
 
     def __init__(self, model: Model, most_cores: int, precision: Precision = "fp32") -> None:
+        """Raises ValueError where the machine has fewer cores than some block was measured on."""
         self.model = model
+        self.precision = precision
         self._permitted = [[v for v, form in enumerate(b.variants) if form.is_permitted(precision)] for b in model.blocks]
-        forms = [b.variants[v] for b, numbers in zip(model.blocks, self._permitted, strict=True) for v in numbers]
-        measured = {cores for form in forms for cores in form.table.rows_us}
-        self.core_counts: Sequence[int] = sorted(cores for cores in measured if cores <= most_cores)
+        forms = [[b.variants[v] for v in numbers] for b, numbers in zip(model.blocks, self._permitted, strict=True)]
+        measured = {cores for block in forms for form in block for cores in form.table.rows_us}
+        narrowest = max(min(min(form.table.rows_us) for form in block) for block in forms)
+        if narrowest > most_cores:
+            raise ValueError(f"model {model.name!r} was measured on {narrowest} cores and more, this machine has {most_cores}")
+        self.core_counts: Sequence[int] = sorted(cores for cores in measured if narrowest <= cores <= most_cores)
+        self.batches = {count: ModelCosts(batch, most_cores, precision) for count, batch in sorted(model.batches.items())}
         self.best_us = 0  # the whole model as fast as it was ever measured
         self._fastest: dict[tuple[int, int], Line] = {}
         self._gentlest: dict[tuple[int, int], Line] = {}
@@ -80,6 +86,11 @@ class ModelCosts:
             line = self._gentlest[key] = self._line(key, gentle=True)
         return line
 
+    @property
+    def narrowest(self) -> int:
+        """The fewest cores it can run on."""
+        return self.core_counts[0]
+
     def least_rest_us(self, first_block: int) -> int:
         """No schedule can beat this: every core count allowed, nobody else on the machine."""
         return self._least_rest[first_block]
@@ -101,7 +112,8 @@ class ModelCosts:
         while len(chosen) < len(self.model.blocks):  # layer by layer: all parts of one run as the same variant
             first = len(chosen)
             layer = self.model.blocks[first : self.model.layer_end(first)]
-            chosen += [min(self._permitted[first], key=lambda v, layer=layer: rank(layer, v))] * len(layer)  # type: ignore[misc]
+            fitting = [v for v in self._permitted[first] if min(layer[0].variants[v].table.rows_us) <= cores]
+            chosen += [min(fitting, key=lambda v, layer=layer: rank(layer, v))] * len(layer)  # type: ignore[misc]
         forms = [b.variants[v] for b, v in zip(self.model.blocks, chosen, strict=True)]
         return Line(
             variants=tuple(chosen),

@@ -7,9 +7,10 @@ Rules of this file
 
 Theory of operation
 A request arrives and is refused, or accepted and then a `Job`. A job either waits for cores or has one unit in flight;
-it never has two. `handle` lets the event change the ledger, gives up what the policy calls hopeless, and then hands out
-idle cores one unit at a time until no core is idle or nobody waits. A unit cannot be interrupted: a job that is set aside
-is one that was not picked when its unit ended, and it goes on with its next block later.
+it never has two. Jobs that begin together as a batch run as one, the first of them, and are answered one by one. `handle`
+lets the event change the ledger, gives up what the policy calls hopeless, and then hands out idle cores one unit at a time
+until the policy has none to start. A unit cannot be interrupted: a job that is set aside is one that was not picked when
+its unit ended, and it goes on with its next block later.
 
     arrived ──▶ refused
        │
@@ -23,11 +24,12 @@ Invariants, each proved by a property test over random events
 - No core is leased twice; leased and idle cores together are all cores.
 - An accepted request is answered by exactly one Complete or Drop, a refused one by exactly one Refuse.
 - No unit starts for a request that was answered or cancelled.
-- Work-conserving: after `handle`, no core is idle while a request waits.
+- Work-conserving (where the policy is): after `handle`, no job waits that could run on the idle cores.
 - No block runs as a variant of a coarser precision than the request's tenant permits, whatever the pressure.
 
 What the shell owes: a request id is not used again while it is under way; each lease it was given ends in exactly one
-UnitFinished or UnitFailed; calls are serialised. Cancelling what is unknown is no error, since it races with the answer.
+UnitFinished or UnitFailed; calls are serialised; TimerFired comes when `wake_us` passes and nothing else came before.
+Cancelling what is unknown is no error, since it races with the answer.
 """
 
 from typing import assert_never
@@ -41,12 +43,14 @@ from veltair.core.events import (
     PressureChanged,
     RequestArrived,
     RequestCancelled,
+    TimerFired,
     UnitFailed,
     UnitFinished,
 )
 from veltair.core.layers import as_begun
 from veltair.core.policies.protocol import Policy, Refused, UnitPlan
 from veltair.core.predict import costs_by_precision
+from veltair.core.promises import Promises
 from veltair.core.state import Job, Ledger, Unit
 from veltair.core.values import LeaseId, Machine, Request, RequestId
 
@@ -60,6 +64,7 @@ class Scheduler:
         self._draining = False
         self._now_us = 0
         self._arrivals = 0
+        self._promises = Promises()
         self.units = 0  # dispatched so far
         self.conflicts = 0  # of them, units that got fewer cores than they wanted
 
@@ -90,6 +95,11 @@ class Scheduler:
         """Nothing is under way and nothing will come: the shell may exit."""
         return self._draining and not self._ledger.jobs and not self._ledger.units
 
+    @property
+    def wake_us(self) -> int | None:
+        """When to hand in TimerFired if nothing else happens first. None: only when something does."""
+        return self._policy.wake_us(self._ledger)
+
     def handle(self, event: Event, now_us: int) -> list[Action]:
         """Decide. Raises ValueError for events that break what the shell owes (see above), and then changes nothing."""
         # Lanes read the clock before they take the lock: a fact may arrive a few microseconds out of order.
@@ -104,27 +114,28 @@ class Scheduler:
             case RequestArrived(request):
                 self._arrive(request, now_us, actions)
             case RequestCancelled(request_id):
-                self._cancel(request_id, actions)
+                self._cancel(request_id, now_us, actions)
             case UnitFinished(lease_id, measured_us):
                 self._finish(lease_id, measured_us, now_us, actions)
             case UnitFailed(lease_id, message):
-                failed = self._end(lease_id).job
-                if not failed.closed:
-                    self._close(failed)
-                    actions.append(Drop(failed.request.id, "engine_failed", message))
+                self._give_up(self._end(lease_id).job, "engine_failed", message, now_us, actions)
             case PressureChanged(pressure):
                 if not 0.0 <= pressure <= 1.0:  # also catches NaN
                     raise ValueError(f"pressure must be within 0..1, got {pressure}")
                 self._ledger.outside_pressure = pressure
             case DrainStarted():
                 self._draining = True
+            case TimerFired():
+                pass
             case _:
                 assert_never(event)
         for job, reason in self._policy.hopeless(self._ledger, now_us):
-            self._give_up(job, "deadline_missed", reason, actions)
+            self._ledger.waiting -= 1
+            self._give_up(job, "deadline_missed", reason, now_us, actions)
         while self._ledger.idle and self._ledger.waiting:
             plan = self._policy.next_unit(self._ledger, now_us)
-            assert plan is not None, f"policy {self._policy.name} leaves a core idle while {self._ledger.waiting} wait"
+            if plan is None:
+                break
             actions.append(self._dispatch(as_begun(plan), now_us))
         return actions
 
@@ -146,13 +157,21 @@ class Scheduler:
             actions.append(Refuse(request.id, "deadline_unmeetable", verdict.reason, verdict.earliest_deadline_us))
             return
         job.foretold_us = verdict.finish_us
+        job.interval_us = self._promises.interval_us(job.kind, request.arrived_us, verdict.finish_us)
         self._ledger.jobs[request.id] = job
         self._wait(job, now_us, after=None)
 
-    def _cancel(self, request_id: RequestId, actions: list[Action]) -> None:
+    def _cancel(self, request_id: RequestId, now_us: int, actions: list[Action]) -> None:
+        """Answered at once. Its batch goes on for the others; a unit that runs for nobody keeps its cores until it ends."""
         job = self._ledger.jobs.get(request_id)
-        if job is not None:
-            self._give_up(job, "cancelled", "cancelled by the client", actions)
+        if job is None:
+            return
+        self._answer(job)
+        actions.append(Drop(request_id, "cancelled", "cancelled by the client"))
+        runs_for = job.carrier or job
+        if all(member.answered for member in runs_for.members):
+            self._ledger.waiting -= runs_for.waits
+            self._close(runs_for, now_us)
 
     def _finish(self, lease_id: LeaseId, measured_us: int, now_us: int, actions: list[Action]) -> None:
         unit = self._end(lease_id)
@@ -164,8 +183,16 @@ class Scheduler:
         if job.next_block < len(job.costs.model.blocks):
             self._wait(job, now_us, after=unit)
             return
-        self._close(job)
-        actions.append(Complete(job.request.id, job.foretold_us - job.request.arrived_us))
+        for member in job.members:
+            if not member.answered:
+                self._answer(member)
+                actions.append(self._completion(member, now_us))
+        self._close(job, now_us)
+
+    def _completion(self, job: Job, now_us: int) -> Complete:
+        arrived_us, (low_us, high_us) = job.request.arrived_us, job.interval_us
+        self._promises.learn(job.kind, job.foretold_us - arrived_us, now_us - arrived_us)
+        return Complete(job.request.id, job.foretold_us - arrived_us, low_us - arrived_us, high_us - arrived_us)
 
     def _end(self, lease_id: LeaseId) -> Unit:
         """The unit is over, whatever its outcome: its cores return."""
@@ -180,19 +207,28 @@ class Scheduler:
         self._ledger.waiting += 1
         self._policy.wait(job, self._ledger, now_us, after)
 
-    def _give_up(self, job: Job, code: str, reason: str, actions: list[Action]) -> None:
-        """Answered at once. If a unit of it runs, its cores return when that ends."""
-        self._ledger.waiting -= job.waits
-        self._close(job)
-        actions.append(Drop(job.request.id, code, reason))
+    def _give_up(self, job: Job, code: str, reason: str, now_us: int, actions: list[Action]) -> None:
+        """Whoever of its batch is not answered yet, now is."""
+        for member in job.members:
+            if not member.answered:
+                self._answer(member)
+                actions.append(Drop(member.request.id, code, reason))
+        if not job.closed:
+            self._close(job, now_us)
 
-    def _close(self, job: Job) -> None:
-        job.closed = True
+    def _answer(self, job: Job) -> None:
+        job.answered = True
         del self._ledger.jobs[job.request.id]
+
+    def _close(self, job: Job, now_us: int) -> None:
+        job.closed = True
+        self._policy.leave(job, self._ledger, now_us)
 
     def _dispatch(self, plan: UnitPlan, now_us: int) -> Dispatch:
         job = plan.job
         assert job.waits, f"policy {self._policy.name} runs {job.request.id}, which does not wait"
+        if plan.riders:
+            self._form_batch(job, plan.riders)
         unit = Unit(
             job=job,
             lease=self._ledger.lease(plan.cores),
@@ -218,4 +254,16 @@ class Scheduler:
             pressure=plan.pressure,
             reason=plan.reason,
             rejected=plan.rejected,
+            riders=tuple(rider.request.id for rider in job.riders),
         )
+
+    def _form_batch(self, job: Job, riders: tuple[Job, ...]) -> None:
+        assert job.next_block == 0, f"{job.request.id} has begun alone"
+        for rider in riders:
+            assert rider.waits, f"{rider.request.id} rides with {job.request.id}, but does not wait"
+            assert rider.next_block == 0, f"{rider.request.id} has begun alone"
+            assert rider.costs is job.costs, f"{rider.request.id} and {job.request.id} are not of one model and permission"
+            rider.carrier = job
+        self._ledger.waiting -= len(riders)
+        job.riders, job.costs = riders, job.costs.batches[1 + len(riders)]
+        job.deadline_us = min(member.request.deadline_us for member in job.members)

@@ -3,9 +3,11 @@
 `Ledger` is the only place where cores change hands. Policies read it; only the scheduler writes.
 """
 
+from bisect import insort
 from dataclasses import dataclass, field
 
 from veltair.core.predict import ModelCosts, Residuals
+from veltair.core.topology import choose_cores
 from veltair.core.values import CoreId, Lease, LeaseId, Machine, ModelName, Precision, Request, RequestId, TenantId
 
 Kind = tuple[TenantId, ModelName]  # requests of one kind are alike: same service, same QoS, as a rule
@@ -13,20 +15,28 @@ Kind = tuple[TenantId, ModelName]  # requests of one kind are alike: same servic
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """An accepted request on its way through its blocks."""
+    """An accepted request on its way through its blocks, alone or as the first of a batch."""
 
     request: Request
     costs: ModelCosts  # what its tenant permits, and its own: the model may be replaced or unloaded under way
     order: int  # of arrival; breaks every tie
     foretold_us: int = 0  # absolute finish predicted on arrival
+    interval_us: tuple[int, int] = (0, 0)  # absolute; it was said to finish within
     next_block: int = 0
     last_variant: int = 0  # of the block before `next_block`: what a layer was begun as
     unit: "Unit | None" = None  # in flight
-    closed: bool = False  # answered: dropped while its unit still runs, or over
+    riders: tuple["Job", ...] = ()  # whom it carries in its batch
+    carrier: "Job | None" = None  # in whose batch it runs
+    answered: bool = False  # the request is over
+    closed: bool = False  # so is everybody's in its batch: nothing more of it runs
+    deadline_us: int = field(init=False)  # of the batch the earliest
+
+    def __post_init__(self) -> None:
+        self.deadline_us = self.request.deadline_us
 
     @property
     def waits(self) -> bool:
-        return self.unit is None and not self.closed
+        return self.unit is None and not self.closed and self.carrier is None
 
     @property
     def kind(self) -> Kind:
@@ -36,6 +46,11 @@ class Job:
     def slack_us(self) -> int:
         """What it could afford to wait, had it the machine to itself afterwards."""
         return self.request.deadline_us - self.request.arrived_us - self.costs.best_us
+
+    @property
+    def members(self) -> tuple["Job", ...]:
+        """Of its batch, itself first."""
+        return (self, *self.riders)
 
 
 @dataclass(slots=True, eq=False)
@@ -64,23 +79,27 @@ class Ledger:
     units: dict[LeaseId, Unit] = field(default_factory=dict)
     residuals: Residuals = field(default_factory=Residuals)
     outside_pressure: float = 0.0
-    waiting: int = 0  # jobs that wait for cores
+    waiting: int = 0  # jobs that wait for cores; a batch is one
     idle: list[CoreId] = field(init=False)  # in the machine's order, lowest first
+    _order: dict[CoreId, int] = field(init=False)
     _next_lease: int = 0
 
     def __post_init__(self) -> None:
         self.idle = list(self.machine.cores)
+        self._order = {core: i for i, core in enumerate(self.machine.cores)}
 
     def lease(self, cores: int) -> Lease:
         assert 1 <= cores <= len(self.idle), f"lease of {cores} cores with {len(self.idle)} idle"
-        granted, self.idle = tuple(self.idle[:cores]), self.idle[cores:]
+        granted = choose_cores(self.idle, cores, self.machine.places)
+        for core in granted:
+            self.idle.remove(core)
         self._next_lease += 1
         return Lease(LeaseId(self._next_lease), granted)
 
     def release(self, lease: Lease) -> None:
-        assert not set(lease.cores) & set(self.idle), f"lease {lease.id} returns cores that were idle"
-        order = {core: i for i, core in enumerate(self.machine.cores)}
-        self.idle = sorted([*self.idle, *lease.cores], key=order.__getitem__)
+        for core in lease.cores:
+            assert core not in self.idle, f"lease {lease.id} returns core {core}, which was idle"
+            insort(self.idle, core, key=self._order.__getitem__)
 
     def correction(self, job: Job, now_us: int) -> float:
         """What to multiply a table's time with to get the expected one."""

@@ -1,8 +1,8 @@
 """Frozen values the scheduler reasons about. Times are integer microseconds, sizes bytes, fractions 0..1."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, NewType
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, NewType
 
 TenantId = NewType("TenantId", str)
 ModelName = NewType("ModelName", str)
@@ -23,8 +23,8 @@ class LatencyTable:
     rows_us: Mapping[int, tuple[int, ...]]
 
     def __post_init__(self) -> None:
-        if not self.rows_us or 1 not in self.rows_us:
-            raise ValueError(f"latency table needs a row for 1 core, got cores {sorted(self.rows_us)}")
+        if not self.rows_us or min(self.rows_us) < 1:
+            raise ValueError(f"latency table needs rows for 1 core or more, got cores {sorted(self.rows_us)}")
         if (
             not self.pressure_levels
             or self.pressure_levels[0] != 0.0
@@ -36,8 +36,11 @@ class LatencyTable:
                 raise ValueError(f"row for {cores} cores must hold {len(self.pressure_levels)} times >= 1 us, got {row}")
 
     def latency_us(self, cores: int, pressure: float = 0.0) -> int:
-        """Time on `cores` (the widest measured row that is no wider) at `pressure`, linear between levels."""
-        row = self.rows_us[max((c for c in self.rows_us if c <= cores), default=1)]
+        """Time on `cores` (the widest measured row that is no wider) at `pressure`, linear between levels.
+
+        Raises ValueError below the narrowest row: nobody measured that.
+        """
+        row = self.rows_us[max(c for c in self.rows_us if c <= cores)]
         levels = self.pressure_levels
         if pressure <= 0.0 or len(levels) == 1:
             return row[0]
@@ -99,10 +102,15 @@ class LayerBlock:
 
 @dataclass(frozen=True, slots=True)
 class Model:
+    """A model for one request at a time, and as compiled for several at once: `batches[n]` answers n of them in one run."""
+
     name: ModelName
     blocks: tuple[LayerBlock, ...]
+    batches: Mapping[int, "Model"] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if any(count < 2 or model.batches for count, model in self.batches.items()):
+            raise ValueError(f"model {self.name!r}: batches are of two requests and more, and not nested")
         if not self.blocks:
             raise ValueError(f"model {self.name!r} has no blocks")
         for before, block in zip((None, *self.blocks), self.blocks, strict=False):
@@ -125,6 +133,12 @@ class Request:
     arrived_us: int
     deadline_us: int  # absolute, on the same clock as `now_us`
     precision: Precision = "fp32"  # the coarsest that its tenant permits
+    priority: int = 0  # of its tenant; the higher goes first, whatever the deadlines
+    weight: float = 1.0  # of its tenant: the share of a crowded machine that it is owed, against the others' weights
+
+    def __post_init__(self) -> None:
+        if not self.weight > 0:
+            raise ValueError(f"request {self.id!r}: weight must be above 0, got {self.weight}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,15 +153,29 @@ class Lease:
             raise ValueError(f"lease {self.id} needs distinct cores, got {self.cores}")
 
 
+class Place(NamedTuple):
+    """Where a core stands; equal numbers are shared. Threads of one core are SMT siblings."""
+
+    core: int
+    cache: int  # last-level
+    node: int  # of memory
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The cores the scheduler may lease, and the memory bandwidth that pressure is a share of."""
+    """The cores the scheduler may lease, and the memory bandwidth that pressure is a share of.
+
+    `places` tells where each core stands; without it all are cores of their own that share one cache.
+    """
 
     cores: tuple[CoreId, ...]
     bandwidth_bytes_per_us: float = 20_000.0
+    places: Mapping[CoreId, Place] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.cores or len(set(self.cores)) != len(self.cores):
             raise ValueError(f"machine needs distinct cores, got {self.cores}")
         if self.bandwidth_bytes_per_us <= 0:
             raise ValueError(f"bandwidth must be positive, got {self.bandwidth_bytes_per_us}")
+        if self.places and set(self.places) != set(self.cores):
+            raise ValueError(f"places must be given for all cores or none, got {sorted(self.places)} for {self.cores}")

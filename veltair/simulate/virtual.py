@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from veltair.core.actions import Action, Complete, Dispatch, Drop, Refuse
-from veltair.core.events import Event, ModelLoaded, RequestArrived, UnitFailed, UnitFinished
+from veltair.core.events import Event, ModelLoaded, RequestArrived, TimerFired, UnitFailed, UnitFinished
 from veltair.core.scheduler import Scheduler
 from veltair.core.values import Model, ModelName, Request, RequestId, TenantId
 
@@ -86,8 +86,14 @@ def play(
     run = Run()
     loaded: dict[ModelName, Model] = {}
     under_way: dict[RequestId, tuple[Request, Model | None]] = {}
-    while coming:
-        now_us, _, event = heapq.heappop(coming)
+    now_us = 0
+    while coming or scheduler.wake_us is not None:
+        wake_us = scheduler.wake_us
+        event: Event
+        if wake_us is not None and (not coming or wake_us < coming[0][0]):
+            now_us, event = max(wake_us, now_us), TimerFired()
+        else:
+            now_us, _, event = heapq.heappop(coming)
         if isinstance(event, ModelLoaded):
             loaded[event.model.name] = event.model
         elif isinstance(event, RequestArrived):

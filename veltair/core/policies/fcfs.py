@@ -1,56 +1,63 @@
-"""Model-wise first come, first served: the baseline of the paper, and what a plain inference server does.
+"""Model-wise first come, first served: the baseline of VELTAIR (ASPLOS 2022, section 3), and what a plain server does.
 
-One worker a core. The request that came first takes the first core that falls idle and runs its whole model there as one
-unit, with the variant that is fastest alone. Nothing is refused and nothing is given up, however late it is.
+Each request gets the fewest cores on which its model, alone, meets its QoS, one core on most machines of a few cores. The one
+that came first takes them as soon as so many are idle and runs its whole model there as one unit, with the variants that
+are fastest alone; whoever came later waits behind it even where he would fit. Nothing is refused or given up, however late.
 """
 
 from collections import deque
-from collections.abc import Iterable
 
-from veltair.core.policies.protocol import Accepted, UnitPlan
+from veltair.core.cores import fewest_cores
+from veltair.core.policies.protocol import Accepted, Policy, UnitPlan
 from veltair.core.state import Job, Ledger, Unit
 
 
-class Fcfs:
+class Fcfs(Policy):
     name = "fcfs"
+    work_conserving = False  # the first in line may need more cores than are idle
 
     def __init__(self) -> None:
         self._queue: deque[Job] = deque()
-        self._queued_us = 0  # summed here, so that foretelling does not walk a queue that nothing bounds
+        self._queued_core_us = 0  # summed here, so that foretelling does not walk a queue that nothing bounds
 
     def admit(self, job: Job, ledger: Ledger, now_us: int) -> Accepted:
-        running_us = sum(unit.ends_us(now_us) - now_us for unit in ledger.units.values())
-        wait_us = 0 if len(ledger.idle) > ledger.waiting else (running_us + self._queued_us) // len(ledger.machine.cores)
-        return Accepted(finish_us=now_us + wait_us + _whole_us(job))
+        cores, us = _whole(job)
+        running = sum((unit.ends_us(now_us) - now_us) * len(unit.lease.cores) for unit in ledger.units.values())
+        at_once = not ledger.waiting and len(ledger.idle) >= cores
+        wait_us = 0 if at_once else (running + self._queued_core_us) // len(ledger.machine.cores)
+        return Accepted(finish_us=now_us + wait_us + us)
 
     def wait(self, job: Job, ledger: Ledger, now_us: int, after: Unit | None) -> None:
         self._queue.append(job)
-        self._queued_us += _whole_us(job)
-
-    def hopeless(self, ledger: Ledger, now_us: int) -> Iterable[tuple[Job, str]]:
-        return ()
+        cores, us = _whole(job)
+        self._queued_core_us += cores * us
 
     def next_unit(self, ledger: Ledger, now_us: int) -> UnitPlan | None:
         while self._queue:
-            job = self._queue.popleft()
-            self._queued_us -= _whole_us(job)
+            job = self._queue[0]
+            cores, us = _whole(job)
+            if job.waits and cores > len(ledger.idle):
+                return None
+            self._queue.popleft()
+            self._queued_core_us -= cores * us
             if not job.waits:  # cancelled meanwhile
                 continue
-            line = job.costs.fastest(1, 0.0)
+            line = job.costs.fastest(cores, 0.0)
             return UnitPlan(
                 job=job,
-                cores=1,
-                wanted_cores=1,
+                cores=cores,
+                wanted_cores=cores,
                 end_block=len(line.variants),
                 variants=line.variants,
-                table_us=line.rest_us(0),
-                predicted_us=line.rest_us(0),
+                table_us=us,
+                predicted_us=us,
                 traffic_bytes=line.until_bytes[-1],
                 pressure=0.0,
-                reason="first come, whole model on one core",
+                reason=f"first come, whole model on {cores} core{'s' * (cores > 1)}",
             )
         return None
 
 
-def _whole_us(job: Job) -> int:
-    return job.costs.fastest(1, 0.0).rest_us(0)
+def _whole(job: Job) -> tuple[int, int]:
+    """The fewest cores that meet its QoS on an idle machine, and the time on them."""
+    return fewest_cores(job.costs.by_cores(0.0), 0, job.request.deadline_us - job.request.arrived_us, 1.0)

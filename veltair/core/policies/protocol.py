@@ -1,4 +1,4 @@
-"""What a policy is asked, and what it answers. A new policy is one file with these four methods."""
+"""What a policy is asked, and what it answers. A new policy is one file: admit, wait and next_unit, the rest if it cares."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,7 +21,11 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class UnitPlan:
-    """The next unit. `wanted_cores` may exceed `cores`: that is a conflict."""
+    """The next unit. `wanted_cores` may exceed `cores`: that is a conflict.
+
+    With `riders` (waiting jobs of the same model and permission, nothing of any of them run yet) the job carries them from
+    now on, and everything here is by the tables of `job.costs.batches[1 + len(riders)]`.
+    """
 
     job: Job
     cores: int
@@ -34,13 +38,14 @@ class UnitPlan:
     pressure: float
     reason: str
     rejected: tuple[Alternative, ...] = ()
+    riders: tuple[Job, ...] = ()
 
 
 class Policy(Protocol):
     """Strategy behind the scheduler. Holds its own queue and nothing else; all state of requests is in the ledger."""
 
-    @property
-    def name(self) -> str: ...
+    name: str
+    work_conserving: bool = True  # next_unit is never None while a job waits that could run on the idle cores
 
     def admit(self, job: Job, ledger: Ledger, now_us: int) -> Accepted | Refused:
         """Judge a newcomer. It does not wait yet."""
@@ -50,10 +55,17 @@ class Policy(Protocol):
         """`job` waits for cores from now on: just accepted, or back from the unit `after`."""
         ...
 
+    def leave(self, job: Job, ledger: Ledger, now_us: int) -> None:
+        """`job`, which was accepted, is over: answered or given up. A unit of it may still run."""
+
     def hopeless(self, ledger: Ledger, now_us: int) -> Iterable[tuple[Job, str]]:
         """Waiting jobs to give up now, with the reason. Each is dropped."""
-        ...
+        return ()
 
     def next_unit(self, ledger: Ledger, now_us: int) -> UnitPlan | None:
-        """What to start on the idle cores; at least one core is idle. None only if no job waits."""
+        """What to start on the idle cores; at least one core is idle. None: nothing now."""
         ...
+
+    def wake_us(self, ledger: Ledger) -> int | None:
+        """When it wants to be asked again although nothing happens, absolute. None: only when something does."""
+        return None

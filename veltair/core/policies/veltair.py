@@ -14,7 +14,7 @@ from veltair.core.admission import Fares, admit
 from veltair.core.cores import fewest_cores, most_measured, widen
 from veltair.core.granularity import SeenLately, threshold_us, unit_end
 from veltair.core.interference import choose_line, pressure_on
-from veltair.core.policies.protocol import Accepted, Refused, UnitPlan
+from veltair.core.policies.protocol import Accepted, Policy, Refused, UnitPlan
 from veltair.core.state import Job, Ledger, Unit
 
 QOS_SHARE = 0.9  # of the time left, to be filled by the prediction: what else it needs comes from the margin
@@ -22,7 +22,7 @@ PATIENCE = 0.6  # of the time from arrival to deadline, by which one that is mad
 ALIKE = 0.75  # a newcomer this long, measured by what the other still needs, gains too little from going first
 
 
-class Veltair:
+class Veltair(Policy):
     name = "veltair"
 
     def __init__(self) -> None:
@@ -59,6 +59,11 @@ class Veltair:
                 yield job, f"needed to go on {_ms(now_us - start_us)} ago, {job.next_block} blocks done"
             else:
                 heapq.heappush(self._latest_starts, (start_us, job.order, job))
+
+    def wake_us(self, ledger: Ledger) -> int | None:
+        while self._latest_starts and not self._latest_starts[0][2].waits:
+            heapq.heappop(self._latest_starts)
+        return self._latest_starts[0][0] + 1 if self._latest_starts else None
 
     def next_unit(self, ledger: Ledger, now_us: int) -> UnitPlan | None:
         while self._queue and not self._queue[0].waits:
