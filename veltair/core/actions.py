@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from veltair.core.values import Lease, RequestId
+from veltair.core.values import Lease, ModelName, RequestId
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,4 +67,18 @@ class Drop:
     reason: str
 
 
-Action = Dispatch | Complete | Refuse | Drop
+@dataclass(frozen=True, slots=True)
+class LoadWeights:
+    """Bring a model's weights in; WeightsLoaded tells when. One load at a time is under way."""
+
+    model: ModelName
+
+
+@dataclass(frozen=True, slots=True)
+class EvictWeights:
+    """Nothing runs or waits that needs them: let them go."""
+
+    model: ModelName
+
+
+Action = Dispatch | Complete | Refuse | Drop | LoadWeights | EvictWeights

@@ -54,6 +54,11 @@ class TimerFired:
     """Nothing happened until `Scheduler.wake_us`."""
 
 
+@dataclass(frozen=True, slots=True)
+class WeightsLoaded:
+    model: ModelName
+
+
 Event = (
     ModelLoaded
     | ModelUnloaded
@@ -64,4 +69,5 @@ Event = (
     | PressureChanged
     | DrainStarted
     | TimerFired
+    | WeightsLoaded
 )

@@ -46,6 +46,7 @@ from veltair.core.events import (
     TimerFired,
     UnitFailed,
     UnitFinished,
+    WeightsLoaded,
 )
 from veltair.core.layers import as_begun
 from veltair.core.policies.protocol import Policy, Refused, UnitPlan
@@ -125,7 +126,7 @@ class Scheduler:
                 self._ledger.outside_pressure = pressure
             case DrainStarted():
                 self._draining = True
-            case TimerFired():
+            case TimerFired() | WeightsLoaded():
                 pass
             case _:
                 assert_never(event)

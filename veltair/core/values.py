@@ -107,6 +107,8 @@ class Model:
     name: ModelName
     blocks: tuple[LayerBlock, ...]
     batches: Mapping[int, "Model"] = field(default_factory=dict)
+    weights_bytes: int = 0  # held while it is resident
+    load_us: int = 0  # to bring them in
 
     def __post_init__(self) -> None:
         if any(count < 2 or model.batches for count, model in self.batches.items()):
@@ -171,6 +173,7 @@ class Machine:
     cores: tuple[CoreId, ...]
     bandwidth_bytes_per_us: float = 20_000.0
     places: Mapping[CoreId, Place] = field(default_factory=dict)
+    weights_budget_bytes: int | None = None  # for weights of all models; None: all of them fit
 
     def __post_init__(self) -> None:
         if not self.cores or len(set(self.cores)) != len(self.cores):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from veltair.core.actions import Action, Complete, Dispatch, Drop, Refuse
+from veltair.core.actions import Action, Complete, Dispatch, Drop, EvictWeights, LoadWeights, Refuse
 from veltair.core.events import DrainStarted, Event, RequestArrived, RequestCancelled, UnitFailed, UnitFinished
 from veltair.core.scheduler import Scheduler
 from veltair.core.values import CoreId, ModelName, Request, RequestId, TenantId
@@ -216,6 +216,7 @@ class Stage:
 
     def _note(self, action: Action, now_us: int, deeds: _Deeds) -> Task | None:
         """Bring the ledger and the log up to date with one action."""
+        assert not isinstance(action, LoadWeights | EvictWeights), "an engine's models are all resident: it has no budget"
         flight = self._flights[action.request_id]
         request = flight.request
         who = (request.id, request.tenant, request.model)
