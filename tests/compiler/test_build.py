@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from veltair.bundle.store import open_bundle, this_cpu_features
-from veltair.compiler import measure
+from veltair.compiler import library, measure
 from veltair.compiler.build import Compiled, compile_model
 from veltair.compiler.schedules.gemm import Gemm
 from veltair.engine.program import Program
@@ -169,7 +169,7 @@ FULL = """
 import resource, signal, sys
 from veltair.compiler.build import compile_model
 from veltair.errors import OutOfDisk
-from veltair.compiler import measure
+from veltair.compiler import library, measure
 measure.LEVELS, measure.ATTEMPTS = (0.0,), 1
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
@@ -192,6 +192,14 @@ def test_a_disk_that_fills_leaves_no_bundle(
     ended = subprocess.run([sys.executable, "-c", FULL, *arguments], capture_output=True, text=True, timeout=120, check=False)
     assert "free some space" in ended.stdout, ended.stderr
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_kernels_of_several_object_files_are_one_library(
+    compiled: Compiled, model: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "KERNELS_AT_ONCE", 1)
+    made = compile_model(model, out=tmp_path, tuning=tuning(tmp_path_factory))
+    assert_equal(_answer(Program(open_bundle(made.folder)), X), reference(MODEL, X))
 
 
 def test_one_bundle_holds_several_batch_sizes_over_the_same_weights(model: Path, tmp_path: Path) -> None:

@@ -1,27 +1,19 @@
-"""From chosen candidates to files: the library of their kernels, the file of their weights, and the manifest of both."""
+"""From chosen candidates to a bundle's parts: the file of their weights, and the blocks as the manifest tells of them."""
 
 import hashlib
-import os
-import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
-import tvm
 
-from veltair.bundle.format import ALIGNMENT_BYTES, BlockSpec, CallSpec, PortSpec, TargetSpec, TensorSpec, VariantSpec
+from veltair.bundle.format import ALIGNMENT_BYTES, BlockSpec, CallSpec, PortSpec, TensorSpec, VariantSpec
 from veltair.compiler.blocks import Span
 from veltair.compiler.candidates import Chosen, Lines
 from veltair.compiler.line import Line, Tensor, plan_memory
 from veltair.compiler.parts import parallel_extents
-from veltair.compiler.target import tvm_target
-from veltair.engine.program import runner_source
-from veltair.errors import CompileError, ToolMissing
-
-ROOM_BYTES = 128 << 10  # of the scratch folder for each kernel: its object and its part of the library, both generously
 
 Setting = tuple[str, tuple[tuple[str, int], ...]]
 
@@ -78,42 +70,6 @@ def block_candidates(lines: Lines, spans: Sequence[Span], only: Sequence[Sequenc
                 found.setdefault(tuple(c.setting for c in part), ([], part))[0].append(rule)
         blocks.append([BlockCandidate(tuple(rules), part) for rules, part in found.values()])
     return blocks
-
-
-def build_library(blocks: Iterable[BlockCandidate], target: TargetSpec, library: Path) -> dict[Setting, str]:
-    """Compile every kernel in every setting that a candidate uses and link them with the runner; setting -> symbol.
-
-    Raises ToolMissing without a C++ compiler, OSError where the disk lacks the room, CompileError where linking fails.
-    """
-    symbols: dict[Setting, str] = {}
-    functions: dict[str, Any] = {}
-    numbers: dict[str, int] = {}
-    for candidate in blocks:
-        for chosen in candidate.calls:
-            key, _ = chosen.setting
-            if chosen.setting in symbols:
-                continue
-            symbol = f"{key.replace('-', '_')}_{numbers.setdefault(key, 0)}"
-            numbers[key] += 1
-            functions[symbol] = chosen.call.kernel.build(chosen.knobs).with_attr("global_symbol", symbol)
-            symbols[chosen.setting] = symbol
-    _reserve(library.with_name("room"), ROOM_BYTES * (4 + len(functions)))
-    runner = library.with_name("runner.o")
-    command = ["c++", "-x", "c", "-O2", "-fPIC", "-c", str(runner_source()), "-o", str(runner)]
-    try:
-        subprocess.run(command, check=True, capture_output=True, text=True)
-    except FileNotFoundError as error:
-        raise ToolMissing("no C++ compiler: `c++` is not on PATH; install one (Debian: apt-get install g++)") from error
-    except subprocess.CalledProcessError as error:
-        raise CompileError(f"the C++ compiler failed on the runner: {error.stderr.strip()}") from error
-    tvm.compile(tvm.IRModule(functions), target=tvm_target(target)).export_library(str(library), addons=[str(runner)])
-    return symbols
-
-
-def _reserve(path: Path, size_bytes: int) -> None:
-    """Raises OSError where the disk lacks the room: LLVM ends the whole process when it meets a full one."""
-    with path.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, size_bytes)
 
 
 class WeightFile:

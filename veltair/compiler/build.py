@@ -21,7 +21,6 @@ from veltair.compiler.assemble import (
     WeightFile,
     block_candidates,
     block_specs,
-    build_library,
     place,
     ports,
     used_roots,
@@ -33,6 +32,7 @@ from veltair.compiler.fallback import fallback
 from veltair.compiler.form import Form
 from veltair.compiler.gate import Reference, check_inputs, compared_values, made_values, run_gate
 from veltair.compiler.graph import Graph
+from veltair.compiler.library import build_library
 from veltair.compiler.line import Line
 from veltair.compiler.lower import Lowering
 from veltair.compiler.measure import MOST_REPEATS, REPEATS_WHEN_CHOSEN, WARMUP, measure
