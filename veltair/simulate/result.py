@@ -119,7 +119,6 @@ class LeaseSpan(msgspec.Struct, frozen=True, kw_only=True):
     request: str
     first_block: int
     end_block: int
-    wanted_cores: int | None  # None: as many as it got
     predicted_us: int
     pressure: float  # that the scheduler reckoned with
     reason: str
@@ -127,7 +126,7 @@ class LeaseSpan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that happened at a moment of the timeline: "arrived", "answered", "late", "refused", "dropped", "load", "evict"."""
+    """Something that happened at one moment. `what`: "arrived", "answered", "late", "refused", "dropped", "load" or "evict"."""
 
     at_us: int
     what: str
