@@ -30,6 +30,16 @@ def test_time_left_is_the_stage_at_its_pace_and_what_is_expected_of_the_others()
     assert estimate.left_s(200.0) < later
 
 
+def test_a_stage_that_was_passed_over_is_not_waited_for() -> None:
+    estimate = Estimate()
+    estimate.step("import", 0, 1, 0.0)  # of a file that somebody brought: nothing had to be exported
+    estimate.step("write", 0, 1, 0.0)
+    first = estimate.left_s(0.0)
+    estimate.step("write", 1, 1, 0.0)
+    assert estimate.left_s(0.0) == 0.0 < first
+    assert estimate.fraction() == 1.0
+
+
 def test_a_search_of_many_kernels_is_most_of_the_bar() -> None:
     estimate = Estimate()
     estimate.step("import", 1, 1, 0.0)

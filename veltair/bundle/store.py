@@ -211,7 +211,7 @@ def _write_weights(file: IO[bytes], weights: Weights) -> None:
         if offset < end or offset % ALIGNMENT_BYTES:
             raise ValueError(f"weight at offset {offset} overlaps the one before, which ends at {end}, or is not aligned")
         file.write(bytes(offset - end))
-        file.write(np.ascontiguousarray(array).tobytes())
+        file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)  # no copy: it may be most of the memory
         end = offset + array.nbytes
 
 

@@ -4,10 +4,10 @@ import json
 import re
 import signal
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -17,11 +17,15 @@ from rich.table import Table
 
 from veltair.bundle.store import PAGE
 from veltair.cli.progress import STAGES, CompileBar, Estimate
-from veltair.compiler.build import Compiled, compile_model
+from veltair.compiler.apart import Apart
 from veltair.compiler.preprocess import ImageInput, parse_image_input
 from veltair.compiler.records import user_folder
-from veltair.errors import VeltairError
+from veltair.compiler.tvm_alone import import_tvm
+from veltair.errors import ToolMissing, VeltairError
 from veltair.models import MODELS
+
+if TYPE_CHECKING:
+    from veltair.compiler.build import Compiled
 
 GATE_SAMPLES = 2
 QUIET_SPREAD = 0.25  # of timings, between quartiles: a quiet machine stays under a tenth
@@ -169,21 +173,35 @@ def _compile(
     samples: list[Mapping[str, Any]],
     scratch: Path,
     options: Mapping[str, Any],
-) -> Compiled:
+) -> "Compiled":
     known = model.removeprefix("models.")
     if known not in MODELS or not (model.startswith("models.") or not Path(model).exists()):
-        return compile_model(model, name=name, inputs=inputs, qos_ms=qos_ms, gate_inputs=samples or None, **options)
+        return _compiler()(model, name=name, inputs=inputs, qos_ms=qos_ms, gate_inputs=samples or None, **options)
     zoo = MODELS[known]
     zoo.needs()
-    return compile_model(
-        zoo.export(scratch),
-        name=name or known,
-        inputs={**zoo.input_shapes, **inputs},
-        qos_ms=qos_ms or zoo.qos_ms,
-        gate_inputs=samples or zoo.gate_inputs(GATE_SAMPLES),
-        max_values=zoo.max_values,
-        **options,
-    )
+    options["on_progress"]("export", 0, 1)
+    with Apart(zoo.export, scratch) as exporting:
+        compile_model = _compiler()  # takes a core as long as the export takes another
+        about = {
+            "name": name or known,
+            "inputs": {**zoo.input_shapes, **inputs},
+            "qos_ms": qos_ms or zoo.qos_ms,
+            "gate_inputs": samples or zoo.gate_inputs(GATE_SAMPLES),
+            "max_values": zoo.max_values,
+        }
+        path = exporting.result()
+    options["on_progress"]("export", 1, 1)
+    return compile_model(path, **about, **options)
+
+
+def _compiler() -> "Callable[..., Compiled]":
+    """`compile_model`, by the import that takes seconds: after what can be refused without it."""
+    try:
+        import_tvm()
+        from veltair.compiler.build import compile_model
+    except ModuleNotFoundError as error:
+        raise ToolMissing(f'{error.name} is not installed; run: pip install "veltair[compile]"') from error
+    return compile_model
 
 
 class _Interrupted(BaseException):
@@ -244,7 +262,7 @@ def _load(paths: tuple[Path, ...]) -> list[Mapping[str, Any]]:
     return samples
 
 
-def _print(made: Compiled, console: Console) -> None:
+def _print(made: "Compiled", console: Console) -> None:
     """The kept variants of each block, what they are worth, and the whole."""
     report = made.report
     points = report["points"]

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 STAGES = {
+    "export": "making the model",
     "import": "reading and lowering",
     "search": "timing kernel schedules",
     "build": "generating code",
@@ -17,7 +18,7 @@ STAGES = {
 }
 
 # Seconds expected of a stage, and for each thing counted in it, on one core of a small server.
-_FIXED_S = {"import": 4.0, "search": 0.0, "build": 15.0, "gate": 5.0, "measure": 20.0, "write": 2.0}
+_FIXED_S = {"export": 8.0, "import": 4.0, "search": 0.0, "build": 15.0, "gate": 5.0, "measure": 20.0, "write": 2.0}
 _EACH_S = {"search": 2.0}
 
 
@@ -66,7 +67,8 @@ class Estimate:
         return to_come + (now_s - self._started_s) / self._done * (self._total - self._done)
 
     def _to_come(self) -> list[str]:
-        return [s for s in STAGES if s not in self._seen]
+        stages = list(STAGES)
+        return stages[stages.index(self._stage) + 1 :] if self._stage in stages else stages
 
     def _expected_s(self, stage: str) -> float:
         return _FIXED_S.get(stage, 0.0) + _EACH_S.get(stage, 0.0) * self._each.get(stage, 0)

@@ -60,6 +60,7 @@ class Reference:
         # as it stands: fusing would change the rounding of the values that are compared
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folded.parent))
+        options.add_session_config_entry("session.disable_prepacking", "1")  # a second copy of the weights, for a few runs
         self._session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         self._names = [o.name for o in self._session.get_outputs()]
 

@@ -1,10 +1,12 @@
 """Whatever file a model comes in, imported: the suffix tells what it is."""
 
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from veltair.compiler import onnx_import
+from veltair.compiler.apart import Apart
 from veltair.compiler.graph import Shape
 from veltair.compiler.onnx_file import digest
 from veltair.compiler.onnx_import import Imported
@@ -25,8 +27,8 @@ def load_model(path: Path, shapes: Mapping[str, Shape], *, batch: int = 1, image
 def as_onnx(path: Path, folder: Path) -> tuple[Path, str | None]:
     """`path` itself, or a .pt2 program written into `folder` as ONNX, and what `onnx_import.load` is to call its source.
 
-    For who imports one file at several batch sizes. Torch is loaded for a .pt2 alone. Raises what `torch_import.to_onnx`
-    raises.
+    For who imports one file at several batch sizes. Torch is loaded for a .pt2 alone, in a process of its own unless this one
+    has it already. Raises what `torch_import.to_onnx` raises.
     """
     if path.suffix in (".pt", ".pth"):
         raise NotATorchProgram(
@@ -37,4 +39,9 @@ def as_onnx(path: Path, folder: Path) -> tuple[Path, str | None]:
         return path, None
     from veltair.compiler.torch_import import to_onnx
 
-    return to_onnx(path, folder), f"{path.name} sha256:{digest(path)}"
+    if "torch" in sys.modules:
+        written = to_onnx(path, folder)
+    else:
+        with Apart(to_onnx, path, folder) as process:
+            written = process.result()
+    return written, f"{path.name} sha256:{digest(path)}"
