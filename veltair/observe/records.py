@@ -66,6 +66,7 @@ class Dispatched(msgspec.Struct, frozen=True, tag="dispatched"):
     reason: str
     rejected: tuple[RejectedChoice, ...] = ()
     waiting: int = 0  # requests that wait for cores after this decision
+    riders: tuple[str, ...] = ()  # the others of its batch
 
 
 class Finished(msgspec.Struct, frozen=True, tag="finished"):
@@ -87,6 +88,8 @@ class Completed(msgspec.Struct, frozen=True, tag="completed"):
     latency_us: int  # from receipt by the engine to the answer's hand-over
     predicted_us: int
     deadline_us: int
+    low_us: int | None = None  # of the latency foretold on arrival: it lies within nine times out of ten
+    high_us: int | None = None
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
@@ -108,6 +111,23 @@ class Dropped(msgspec.Struct, frozen=True, tag="dropped"):
     reason: str
 
 
+class WeightsAsked(msgspec.Struct, frozen=True, tag="weights_asked"):
+    """The weights of a model are being brought in."""
+
+    at_us: int
+    model: str
+
+
+class WeightsLoaded(msgspec.Struct, frozen=True, tag="weights_loaded"):
+    at_us: int
+    model: str
+
+
+class WeightsEvicted(msgspec.Struct, frozen=True, tag="weights_evicted"):
+    at_us: int
+    model: str
+
+
 class Lost(msgspec.Struct, frozen=True, tag="lost"):
     """Written by the log itself: so many records before this one did not fit or could not be written."""
 
@@ -115,7 +135,19 @@ class Lost(msgspec.Struct, frozen=True, tag="lost"):
     records: int
 
 
-Record = Started | Arrived | Dispatched | Finished | Completed | Refused | Dropped | Lost
+Record = (
+    Started
+    | Arrived
+    | Dispatched
+    | Finished
+    | Completed
+    | Refused
+    | Dropped
+    | WeightsAsked
+    | WeightsLoaded
+    | WeightsEvicted
+    | Lost
+)
 
 encode_record = msgspec.json.Encoder().encode
 decode_record = msgspec.json.Decoder(Record).decode
