@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from veltair.bundle.format import TargetSpec
 from veltair.compiler.line import Call
-from veltair.compiler.schedules.bf16 import TOLERANCE, split_columns
+from veltair.compiler.schedules.bf16 import TOLERANCE, Ahead, split_columns
 from veltair.compiler.schedules.conv import Window
 from veltair.compiler.schedules.conv_bf16 import ConvBf16
 from veltair.compiler.schedules.gemm_bf16 import GemmBf16
@@ -150,6 +150,19 @@ def test_kernels_are_built_for_a_cpu_with_bf16_from_any_other() -> None:
     assembly = tvm.compile(tvm.IRModule(functions), target=tvm_target(ZEN4)).mod.inspect_source("asm")
     assert "vdpbf16ps" in assembly
     assert "vcvtne" in assembly
+    assert "prefetch" in assembly
+
+
+@pytest.mark.parametrize(("words", "rounds", "sweeps"), [(1536, 8, 2), (1000, 3, 7), (64, 4, 40)])
+def test_the_sweeps_over_a_tile_ask_for_every_line_of_the_next(words: int, rounds: int, sweeps: int) -> None:
+    ahead, first = Ahead(words, rounds, sweeps), 512
+    asked = {ahead.start(first, s) + 16 * line for s in range(sweeps) for line in range(rounds * ahead.lines)}
+    assert set(range(first + words, first + 2 * words, 16)) <= asked
+    assert max(asked) - (first + 2 * words) < 16 * rounds * ahead.lines  # and for little of what follows that
+
+
+def test_weights_that_are_used_once_are_not_asked_for() -> None:
+    assert Ahead(words=1536, rounds=8, sweeps=1).lines == 0
 
 
 def test_a_cpu_without_the_instruction_is_offered_no_bf16(tmp_path: Path) -> None:

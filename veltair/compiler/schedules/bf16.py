@@ -21,7 +21,7 @@ from tvm import tirx
 
 from veltair.compiler.graph import Array
 from veltair.compiler.schedules.base import Chain, Kernel
-from veltair.compiler.schedules.bf16_tile import Tile
+from veltair.compiler.schedules.bf16_tile import LINE_BYTES, Tile
 
 LANES = 16  # AVX512-BF16 has whole registers only on CPUs whose fp32 has 16 lanes
 MAX_TILE = 24  # accumulators of a register tile; with its weights and a broadcast 32 registers are full
@@ -36,6 +36,7 @@ _INTRINSICS = """
 declare <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float>, <32 x bfloat>, <32 x bfloat>)
 declare <8 x float> @llvm.x86.avx512bf16.dpbf16ps.256(<8 x float>, <16 x bfloat>, <16 x bfloat>)
 declare <32 x bfloat> @llvm.x86.avx512bf16.cvtne2ps2bf16.512(<16 x float>, <16 x float>)
+declare void @llvm.prefetch.p0(ptr, i32, i32, i32)
 define linkonce_odr <16 x i32> @veltair_round32(<16 x float> %low, <16 x float> %high) alwaysinline #0 {
   %r = call <32 x bfloat> @llvm.x86.avx512bf16.cvtne2ps2bf16.512(<16 x float> %high, <16 x float> %low)
   %x = bitcast <32 x bfloat> %r to <16 x i32>
@@ -213,6 +214,34 @@ def each_tile(tiles: Sequence[Columns], number: Index, body: Callable[[Index, Co
     return out
 
 
+MOST_SWEEPS = 64  # over a tile's weights: with more, what the first one waits for them is below a percent
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """Which weights a register tile asks for while it multiplies: those of the next tile of lanes, which memory holds behind
+    this one's `words`. Each of `sweeps` tiles that use the same weights asks for a part of them, so that the memory works
+    all the time and not only, and then too slowly, during the first sweep."""
+
+    words: int
+    rounds: int  # of the innermost loop
+    sweeps: int
+
+    @property
+    def lines(self) -> int:
+        """Cache lines in each round."""
+        if not 2 <= self.sweeps <= MOST_SWEEPS:
+            return 0
+        return -(-4 * self.words // (LINE_BYTES * self.rounds * self.sweeps))
+
+    def start(self, first: Index, sweep: Index) -> Index:
+        """Word from which that sweep asks on, where the tile's own weights start at `first`."""
+        if not self.lines:
+            return first
+        part = self.rounds * self.lines * LINE_BYTES // 4
+        return first + self.words + at_most(sweep, -(-self.words // part) - 1) * part
+
+
 def pack_words(steps: Array, tiles: Sequence[Columns]) -> Array:
     """(2 * steps, lanes) fp32 -> words of bf16 pairs, for each tile (step, lane), zeros where the tiles have more lanes."""
     total = tiles[-1].first + tiles[-1].lanes
@@ -229,6 +258,7 @@ def register_tile(
     weights: tuple[Any, Index],
     finish: Callable[[Index, int, int, Callable[[Index], Any]], Stmt],
     count: Index = 0,
+    ahead: Index = 0,
 ) -> Stmt:
     """Sum one tile (its text goes to `code`) from these words on, then hand it on.
 
@@ -238,7 +268,7 @@ def register_tile(
     lanes = sum(tile.widths)
     sums = tirx.decl_buffer((tile.rows * lanes,), "float32", name="sums")
     ends = (sums, 0), (sums, tile.rows * lanes - 1)  # named, or TVM would cut the buffer down to the lanes that are stored
-    places = [tirx.address_of(tirx.BufferLoad(b, [to_int(at)])) for b, at in (*ends, source, weights)]
+    places = [tirx.address_of(tirx.BufferLoad(b, [to_int(at)])) for b, at in (*ends, source, weights, (weights[0], ahead))]
     call = tirx.Evaluate(tirx.call_extern("int32", tile.name, *places, to_int(count)))
 
     def row(number: Index) -> Stmt:

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+LINE_BYTES = 64  # of a cache, on all CPUs with these instructions
 DYNAMIC = -1  # as a loop's count: the function's last argument
 
 
@@ -34,13 +35,15 @@ class Step:
 class Tile:
     """`widths` registers (of 16 or 8 lanes) x `rows`, summed over the steps in all rounds of the loops, the first outermost.
 
-    As a function: (sums, last of the sums, input, weights, count) -> 0, which writes sums[row, lane] in fp32.
+    As a function: (sums, last of the sums, input, weights, next, count) -> 0, which writes sums[row, lane] in fp32. In each
+    round of the innermost loop it asks the memory for `ahead` cache lines more, from `next` on.
     """
 
     widths: tuple[int, ...]
     rows: int
     loops: tuple[Loop, ...]
     steps: tuple[Step, ...]
+    ahead: int = 0
 
     @property
     def name(self) -> str:
@@ -52,8 +55,10 @@ class Tile:
 
     def _lines(self) -> Iterator[str]:
         registers = [(row, o) for row in range(self.rows) for o in range(len(self.widths))]
-        yield f"define linkonce_odr i32 @{self.name}(ptr %sums, ptr %last, ptr %input, ptr %weights, i32 %count) #0 {{"
+        yield f"define linkonce_odr i32 @{self.name}(ptr %sums, ptr %last, ptr %input, ptr %weights, ptr %next, i32 %count) #0 {{"
         yield "start:"
+        yield "  %n = alloca ptr, align 8"
+        yield "  store ptr %next, ptr %n, align 8"
         for row, o in registers:
             yield f"  %a{row}_{o} = alloca <{self.widths[o]} x float>, align 64"
             yield f"  store <{self.widths[o]} x float> zeroinitializer, ptr %a{row}_{o}, align 64"
@@ -77,6 +82,13 @@ class Tile:
             yield f"  br label %check{n}"
         last = len(self.loops) - 1
         yield "body:"
+        if self.ahead:
+            yield "  %n0 = load ptr, ptr %n, align 8"
+            for line in range(self.ahead):
+                yield f"  %l{line} = getelementptr i8, ptr %n0, i64 {line * LINE_BYTES}"
+                yield f"  call void @llvm.prefetch.p0(ptr %l{line}, i32 0, i32 3, i32 1)"
+            yield f"  %n1 = getelementptr i8, ptr %n0, i64 {self.ahead * LINE_BYTES}"
+            yield "  store ptr %n1, ptr %n, align 8"
         for number, step in enumerate(self.steps):
             yield from self._step(number, step, last)
         yield f"  br label %next{last}"

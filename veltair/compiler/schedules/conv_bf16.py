@@ -268,16 +268,12 @@ class _Program:
 
             def chunk(size: int) -> Stmt:
                 full, tail = divmod(size, self.width)
-                parts = []
-                if full:
-                    parts.append(
-                        bf16.loop(
-                            full,
-                            lambda t: self._tile(
-                                scratch, base, width, 1, 0, image, 0, start + t * self.width, origin, self.width, lane, tile
-                            ),
-                        )
-                    )
+
+                def whole(t: Index) -> Stmt:
+                    at = start + t * self.width
+                    return self._tile(scratch, base, width, 1, 0, image, 0, at, origin, self.width, lane, tile, (t, full))
+
+                parts = [bf16.loop(full, whole)] if full else []
                 if tail:
                     at = start + full * self.width
                     parts.append(self._tile(scratch, base, width, 1, 0, image, 0, at, origin, tail, lane, tile))
@@ -286,19 +282,20 @@ class _Program:
             return self._of_size(band, chunk)
         count = self.hb if self.rows % self.hb == 0 else bf16.at_most(self.hb, self.rows - start)
 
+        segments = self._segments()
+        each = sum(tiles for _, tiles, _ in segments)
+
         def row(number: Index) -> Stmt:
-            y = start + number
-            return bf16.together(
-                *(
-                    bf16.loop(
-                        tiles,
-                        lambda t, x=x, size=size: self._tile(  # type: ignore[misc]
-                            scratch, base, self.k.w, held, first, image, y, x + t * self.width, 0, size, lane, tile
-                        ),
-                    )
-                    for x, tiles, size in self._segments()
-                )
-            )
+            y, parts, done = start + number, [], number * each
+            for x, tiles, size in segments:
+
+                def one(t: Index, x: int = x, size: int = size, done: Index = done) -> Stmt:
+                    at, turn = x + t * self.width, (done + t, self.hb * each)
+                    return self._tile(scratch, base, self.k.w, held, first, image, y, at, 0, size, lane, tile, turn)
+
+                parts.append(bf16.loop(tiles, one))
+                done += tiles
+            return bf16.together(*parts)
 
         return bf16.loop(count, row)
 
@@ -318,9 +315,10 @@ class _Program:
 
     def _tile(
         self, scratch: Any, base: Index, width: int, held: int, first: Index, image: Index, y: Index, x: Index, origin: Index,
-        size: int, lane: Index, tile: Columns,
+        size: int, lane: Index, tile: Columns, turn: tuple[Index, int] = (0, 1),
     ) -> Stmt:  # fmt: skip
-        """Output row y, columns from x on. A row of the scratch has `width` columns, from `origin` on."""
+        """Output row y, columns from x on. A row of the scratch has `width` columns, from `origin` on. `turn` is
+        the tile's number among the band's, which all use the same weights, and how many those are."""
         k, window = self.k, self.k.window
         (kh, kw), (sh, sw), (dh, dw), (top, left, _, _) = window.kernel, window.strides, window.dilations, window.pads
         pairs = k.pairs
@@ -347,6 +345,7 @@ class _Program:
         row = y * sh + low * dh - top - first
         word = base + (row * width + (x - origin) * sw) * pairs
         weight = lane * k.steps + low * kw * tap
+        ahead = bf16.Ahead(k.steps * tile.lanes, k.in_blocks * kh * (kw if alike else 1), turn[1])
 
         def finish(z: Index, start: int, lanes: int, value: Any) -> Stmt:
             parts = []
@@ -361,5 +360,6 @@ class _Program:
                 )  # fmt: skip
             return bf16.together(*parts)
 
-        function = Tile(tile.widths, size, tuple(loops), tuple(body))
-        return bf16.register_tile(function, self.code, (scratch, word), (self.weights, weight), finish, high - low)
+        function = Tile(tile.widths, size, tuple(loops), tuple(body), ahead.lines)
+        asked = ahead.start(lane * k.steps, turn[0])
+        return bf16.register_tile(function, self.code, (scratch, word), (self.weights, weight), finish, high - low, asked)

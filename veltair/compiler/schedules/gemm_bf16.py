@@ -105,11 +105,14 @@ class GemmBf16(Kernel):
         def rows(scratch: Any, row: Index, skipped: Index, count: Index, lane: Index, tile: Columns) -> Stmt:
             """`count` rows from `row` on, of which `skipped` rows lie before the scratch."""
 
-            def body(first: Index, size: int) -> Stmt:
-                return self._tile(code, tile, size, w, scratch, (first - skipped) * pairs, lane, first, out, operands)
+            def body(first: Index, size: int, sweep: Index = 0, sweeps: int = 1) -> Stmt:
+                return self._tile(
+                    code, tile, size, w, scratch, (first - skipped) * pairs, lane, first, out, operands, sweep, sweeps
+                )
 
             full = bf16.floordiv(count, mr)
-            parts = [bf16.loop(full, lambda i: body(row + i * mr, mr))] if not isinstance(full, int) or full else []
+            sweeps = min(self._chunks(knobs)) // mr
+            parts = [bf16.loop(full, lambda i: body(row + i * mr, mr, i, sweeps))] if not isinstance(full, int) or full else []
             for size in sorted({c % mr for c in self._chunks(knobs)} - {0}):
                 tail = body(row + full * mr, size)
                 parts.append(
@@ -158,18 +161,19 @@ class GemmBf16(Kernel):
 
     def _tile(
         self, code: dict[str, str], tile: Columns, rows: int, w: Any, scratch: Any, word: Index, lane: Index, row: Index,
-        out: Any, operands: Any,
+        out: Any, operands: Any, sweep: Index, sweeps: int,
     ) -> Stmt:  # fmt: skip
-        """Rows from `row` on, whose words start at `word`."""
+        """Rows from `row` on, whose words start at `word`; `sweep` counts those over the tile's weights, of `sweeps`."""
         pairs = self.pairs
         steps = tuple(Step(u * tile.lanes, tuple((i, i * pairs + u) for i in range(rows))) for u in range(UNROLL))
-        body = Tile(tile.widths, rows, (Loop(pairs // UNROLL, UNROLL, UNROLL * tile.lanes),), steps)
+        ahead = bf16.Ahead(pairs * tile.lanes, pairs // UNROLL, sweeps)
+        body = Tile(tile.widths, rows, (Loop(pairs // UNROLL, UNROLL, UNROLL * tile.lanes),), steps, ahead.lines)
 
         def finish(i: Index, first: int, width: int, value: Any) -> Stmt:
             over = max(0, tile.first + tile.lanes - self.n) if first + width == tile.lanes else 0
             return bf16.finished(self.chain, out, operands, width - over, lambda v: (row + i, lane + first + v), value)
 
-        return bf16.register_tile(body, code, (scratch, word), (w, lane * pairs), finish)
+        return bf16.register_tile(body, code, (scratch, word), (w, lane * pairs), finish, ahead=ahead.start(lane * pairs, sweep))
 
     def traffic_bytes(self, knobs: Knobs) -> int:
         data, weights = 4 * self.m * self.pairs, 4 * self.inputs[1][0][0]
