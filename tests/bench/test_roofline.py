@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from veltair.bench.roofline import Limits, Measured, Timed, rows, summary
+from veltair.compiler.schedules.winograd import Winograd
 
 ABOUT: dict[str, Any] = {"machine": "here", "seed": 0}
 LIMITS = {(1, "fp32"): Limits(100.0, 20.0), (2, "fp32"): Limits(200.0, 30.0), (1, "bf16"): Limits(200.0, 20.0)}
@@ -60,6 +61,13 @@ def test_two_cores_should_take_half_the_time_of_one(ms: float, met: bool) -> Non
     made = rows(measured(ours(ms), cores=2), LIMITS, measured(ours(1.0)), ABOUT)
     [row] = [row for row in made if row.metric == "fp32 direct, speed-up"]
     assert (row.value, row.target, row.met) == (pytest.approx(1 / ms), ">= 1.90x", met)
+
+
+def test_forms_of_one_algorithm_are_each_held_against_themselves() -> None:
+    kernels = [Winograd(1, 4, 16, 56, 56, 4, 16, (1, 1, 1, 1), m, 4) for m in (4, 2)]
+    alone, shared = ([ours(ms, k.variety) for k, ms in zip(kernels, each, strict=True)] for each in ((1.0, 1.6), (0.5, 0.8)))
+    made = rows(measured(*shared, cores=2), LIMITS, measured(*alone), ABOUT)
+    assert [row.value for row in made if row.metric.endswith("speed-up")] == [pytest.approx(2.0), pytest.approx(2.0)]
 
 
 def test_the_summary_weighs_kernels_by_the_time_they_take_in_the_models() -> None:

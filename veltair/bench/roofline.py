@@ -32,7 +32,7 @@ class Limits:
 class Timed:
     """One way to compute a problem on a number of cores, in the same rounds as the others there."""
 
-    name: str  # of the peer with its version; the algorithm, if it is ours
+    name: str  # of the peer with its version; if it is ours, the algorithm, and no other form has the same in its precision
     precision: str
     ours: bool
     seconds: tuple[float, ...]

@@ -71,6 +71,11 @@ class Kernel(ABC):
         return f"{self.kind}-{hashlib.sha256(repr(self).encode()).hexdigest()[:16]}"
 
     @property
+    def variety(self) -> str:
+        """The algorithm, for people: told apart from others of its name."""
+        return self.algorithm
+
+    @property
     @abstractmethod
     def inputs(self) -> tuple[tuple[Shape, str], ...]:
         """Shape and dtype of each anchor input."""

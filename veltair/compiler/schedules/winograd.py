@@ -12,7 +12,8 @@ private cache:
 What it pays for its fewer multiplications is traffic: the weights are (m + 2)^2 / 9 times larger and are swept once for each
 chunk. Knobs:
 
-    chunk  tiles at a time (locality: a larger chunk sweeps the weights less often, but fills more cache)
+    chunk  tiles at a time, at most (locality: a larger chunk sweeps the weights less often, but fills more cache); chunks are
+           even in number and, to one register tile, in size, or one of two cores would wait for the other
     tr     tiles of a register tile
     split  what cores share: 0 the chunks, 1 the channels of one chunk after the other (for few tiles, or large weights)
 """
@@ -51,6 +52,10 @@ class Winograd(Kernel):
     algorithm = "winograd"
 
     @property
+    def variety(self) -> str:
+        return f"winograd {self.m}x{self.m}"
+
+    @property
     def side(self) -> int:
         return self.m + 2
 
@@ -86,17 +91,26 @@ class Winograd(Kernel):
         return self.n * rows * columns
 
     def candidates(self) -> list[dict[str, int]]:
-        """For the two best register tiles a chunk that fits the private cache, of which cores share the chunks, and for the
-        best one the largest chunk, of which they share the channels: it sweeps the weights the fewest times.
+        """For the two best register tiles, on one core and on two, an even number of chunks that fit the private cache, and for
+        the best one two large chunks: of these cores share the chunks. For each the largest chunk, of which they share the
+        channels: it sweeps the weights the fewest times.
         """
-        heights = sorted(range(1, max(1, self.registers // self.cb) + 1), key=lambda tr: _cost(self.cb, tr, self.tiles))[:2]
+        heights = self._heights()
         each = 4 * self.side**2 * (self.in_blocks * self.in_lanes + self.cb * self.out_lanes)
-        least = _TASKS if self.out_blocks // self.cb < _TASKS else 1  # chunks, where there are few channels to share
-        chunks = [max(least, -(-self.tiles // max(tr, L2_BYTES // each))) for tr in heights]
-        shared = [self._setting(tr, count + count % 2, 0) for tr, count in zip(heights, chunks, strict=True) if count > 1]
-        shared = [setting for setting in shared if setting["chunk"] < self.tiles]
-        largest = [self._setting(tr, -(-self.tiles // max(tr, _LARGEST // each)), 1) for tr in heights]
-        return shared + largest[: 3 - len(shared)]
+        least = _TASKS if self.out_blocks // self.cb < _TASKS else 2  # chunks, where there are few channels to share
+        wanted = [(tr, max(least, -(-self.tiles // max(tr, L2_BYTES // each)))) for tr in heights]
+        if self.tiles // 2 * each <= _LARGEST:
+            wanted.append((heights[-1], 2))
+        shared = [self._setting(tr, chunks + chunks % 2, 0) for tr, chunks in wanted]
+        largest = [self._setting(tr, -(-self.tiles // max(tr, _LARGEST // each)), 1) for tr in heights[:2]]
+        found = [setting for setting in shared if setting["chunk"] < self.tiles] + largest
+        return list({(self.cut(s), s["tr"], s["split"]): s for s in found}.values())
+
+    def _heights(self) -> list[int]:
+        """Tiles of a register tile: the two that cost least on one core, and the one that does where two share them."""
+        heights = range(1, max(1, self.registers // self.cb) + 1)
+        alone = sorted(heights, key=lambda tr: _cost(self.cb, tr, self.tiles))[:2]
+        return list(dict.fromkeys([*alone, min(heights, key=lambda tr: _cost(self.cb, tr, self.tiles, 2))]))
 
     def _setting(self, tr: int, chunks: int, split: int) -> dict[str, int]:
         return {"tr": tr, "chunk": -(-self.tiles // (chunks * tr)) * tr, "split": split}
@@ -104,11 +118,17 @@ class Winograd(Kernel):
     def build(self, knobs: Knobs) -> Any:
         return _Builder(self, knobs or self.candidates()[0]).function()
 
+    def cut(self, knobs: Knobs) -> tuple[int, int]:
+        """How many chunks there are, an even number of them if they are several, and the tiles of the largest."""
+        runs = -(-self.tiles // knobs["tr"])  # register tiles
+        chunks = -(-runs // (knobs["chunk"] // knobs["tr"]))
+        chunks = min(runs, chunks + chunks % 2) if chunks > 1 else 1
+        return chunks, -(-runs // chunks) * knobs["tr"]
+
     def _chunks(self, knobs: Knobs) -> tuple[int, int]:
         """How many chunks there are, and the scratch bytes of one."""
-        chunk = knobs["chunk"]
-        scratch = 4 * self.side**2 * chunk * (self.in_blocks * self.in_lanes + self.cb * self.out_lanes)
-        return -(-self.tiles // chunk), scratch
+        chunks, chunk = self.cut(knobs)
+        return chunks, 4 * self.side**2 * chunk * (self.in_blocks * self.in_lanes + self.cb * self.out_lanes)
 
     def traffic_bytes(self, knobs: Knobs) -> int:
         """The weights once for each chunk where no private cache holds them, and a chunk that spills for each of its sweeps."""
@@ -131,23 +151,26 @@ def register_block(out_blocks: int, tiles: int, registers: int) -> int:
     """The output blocks of a register tile (see `Winograd.cb`) that promise the fastest products."""
 
     def best(cb: int) -> float:
-        return min(_cost(cb, tr, tiles) for tr in range(1, max(1, registers // cb) + 1))
+        groups = out_blocks // cb
+        uneven = 1.03 if groups > 1 and groups % 2 else 1.0  # between two cores
+        return uneven * min(_cost(cb, tr, tiles) for tr in range(1, max(1, registers // cb) + 1))
 
     return min(divisors(out_blocks, 8), key=best)
 
 
-def _cost(cb: int, tr: int, tiles: int) -> float:
+def _cost(cb: int, tr: int, tiles: int, cores: int = 1) -> float:
     """Of a register tile, relative: loads per FMA, times what a ragged tail wastes, as for the direct convolution's."""
-    waste = -(-tiles // tr) * tr / tiles
+    waste = -(-tiles // (cores * tr)) * cores * tr / tiles
     latency_bound = max(1.0, 10 / (cb * tr))  # fewer than ten chains leave the FMA units waiting
-    return waste * latency_bound * (1 + 0.6 * (cb + tr) / (cb * tr))
+    return waste * latency_bound * (1 + 0.55 * (1.2 * cb + tr) / (cb * tr))
 
 
 class _Builder:
     """Writes the loops of one setting. Values are vectors of channels, and constant indices within a tile are unrolled."""
 
     def __init__(self, k: Winograd, knobs: Knobs) -> None:
-        self.k, self.tr, self.chunk = k, knobs["tr"], knobs["chunk"]
+        self.k, self.tr = k, knobs["tr"]
+        self.chunks, self.chunk = k.cut(knobs)
         self.split = bool(knobs["split"])
         self.points = k.side**2
         # One vector more than needed between points: the (m + 2)^2 streams of a tile would meet in a few cache sets otherwise,
@@ -164,33 +187,34 @@ class _Builder:
             self.x, self.weights = T.arg("x", T.Buffer(data, "float32")), T.arg("w", T.Buffer(weight, "float32"))
             self.operands = [T.arg(f"op{i}", T.Buffer(o.shape, o.dtype)) for i, o in enumerate(k.chain.operands)]
             self.out = T.arg("out", T.Buffer(k.output, k.chain.dtype))
-            chunks = -(-k.tiles // self.chunk)
             if self.split:
                 self.scratch = self._scratch(self.points * self.data_stride)
-                with T.serial(0, chunks) as number:
-                    first = T.bind(number * self.chunk)
+                with T.serial(0, self.chunks) as number:
+                    first, valid = self._span(number)
                     with T.parallel(0, k.in_blocks) as c:
-                        self._data(c, first)
+                        self._data(c, first, valid)
                     with T.parallel(0, k.out_blocks // k.cb) as group:
-                        self._group(group, first)
+                        self._group(group, first, valid)
             else:
-                with T.parallel(0, chunks) as number:
-                    first = T.bind(number * self.chunk)
+                with T.parallel(0, self.chunks) as number:
+                    first, valid = self._span(number)
                     self.scratch = self._scratch(self.points * self.data_stride)
                     with T.serial(0, k.in_blocks) as c:
-                        self._data(c, first)
+                        self._data(c, first, valid)
                     with T.serial(0, k.out_blocks // k.cb) as group:
-                        self._group(group, first)
+                        self._group(group, first, valid)
         return builder.get()
 
     def _scratch(self, size: int, scope: str = "global") -> Any:
         return T.alloc_buffer((size,), "float32", scope=scope)
 
-    def _valid(self, first: Any) -> Any:
-        """Tiles of the chunk that starts at `first`."""
-        if self.k.tiles % self.chunk == 0:
-            return self.chunk
-        return T.bind(T.min(self.chunk, self.k.tiles - first))
+    def _span(self, number: Any) -> tuple[Any, Any]:
+        """First tile of a chunk, and how many it has: whole register tiles, as evenly as can be."""
+        runs = -(-self.k.tiles // self.tr)
+        first = T.bind(number * runs // self.chunks * self.tr)
+        if self.k.tiles % self.chunk == 0 and self.chunk * self.chunks == self.k.tiles:
+            return first, self.chunk
+        return first, T.bind(T.min((number + 1) * runs // self.chunks * self.tr, self.k.tiles) - first)
 
     def _place(self, tile: Any) -> tuple[Any, Any, Any]:
         """Image and first output row and column of a tile."""
@@ -201,10 +225,10 @@ class _Builder:
 
     # --- data ---------------------------------------------------------------------------------------------------------
 
-    def _data(self, c: Any, first: Any) -> None:
+    def _data(self, c: Any, first: Any, valid: Any) -> None:
         """Transform the tiles of one block of input channels."""
         k, n, lanes = self.k, self.k.side, self.k.in_lanes
-        with T.serial(0, self._valid(first)) as t:
+        with T.serial(0, valid) as t:
             b, row, column = self._place(first + t)
             y, x = T.bind(row - k.pads[0]), T.bind(column - k.pads[1])
 
@@ -235,11 +259,10 @@ class _Builder:
 
     # --- products and output ------------------------------------------------------------------------------------------
 
-    def _group(self, group: Any, first: Any) -> None:
+    def _group(self, group: Any, first: Any, valid: Any) -> None:
         """All of one group of cb output blocks."""
         k = self.k
         products = self._scratch(self.points * self.product_stride)
-        valid = self._valid(first)
         with T.serial(0, self.points) as point, T.serial(0, (valid + self.tr - 1) // self.tr) as tile:
             self._product(products, group, point, tile * self.tr)
         with T.serial(0, k.cb) as o, T.serial(0, valid) as t:
