@@ -103,7 +103,7 @@ def test_what_cannot_be_met_is_refused_with_a_deadline_that_can() -> None:
     assert isinstance(refusal, Refuse)
     assert (refusal.code, refusal.reason) == (
         "deadline_unmeetable",
-        "would be done in 36.1 ms, 6.1 ms too late, beside 0 accepted",
+        "would be done in 36.1 ms, 6.1 ms too late, beside 1 accepted",
     )
     assert refusal.earliest_deadline_us is not None
     assert 36_000 <= refusal.earliest_deadline_us <= 37_000

@@ -1,150 +1,219 @@
 """When would it be done: a list schedule of all that was accepted, in order of deadline, over the cores as they free up.
 
-A newcomer is accepted if it makes its deadline there, nobody accepted loses his, and room is left for whoever has fared
-worst lately. The estimate is the schedule that would happen if nobody else came, whole requests at a time; what a unit in
-flight still holds counts as busy.
+A newcomer is accepted if it makes its deadline there, nobody accepted of its priority or above loses his, and what others
+are owed is left (`fairness`). Foretold is the schedule that would happen if nobody else came, whole requests at a time: who
+runs now goes on where he is until somebody ahead of him in line needs the cores.
+
+The schedule is exact for the `NEAR` nearest in line before and behind the newcomer. Work farther ahead is poured over the
+cores as if it could be divided at will, and those farther behind are asked whether they could bear as much more work before
+them, each by its latest start in such a pouring. So the cost hardly grows with the line (`backlog`), and the error is one of
+those requests' service times at most.
 """
 
+from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from veltair.core.backlog import Backlog, Entry, Rank, rank_of
 from veltair.core.cores import fewest_cores
 from veltair.core.interference import pressure_on
-from veltair.core.policies.protocol import Accepted, Refused
-from veltair.core.predict import LinesByCores, ModelCosts
-from veltair.core.state import Job, Kind, Ledger
+from veltair.core.policies.protocol import Accepted, Refused, UnitPlan
+from veltair.core.state import Job, Ledger
 
-ATTEMPTS = 8  # to find an earlier feasible deadline than "behind everybody"
-FARE_GAIN = 0.02  # about the last fifty requests of a kind
-FARE_MEMORY_US = 2_000_000  # who has been away that long needs no room
-UNLIKE_BY = 0.02  # accepted shares closer than this are chance
-FULL_ROOM_AT = 0.05  # this far apart, a whole service time is left free
+NEAR = 24
+ATTEMPTS = 2  # to find an earlier feasible deadline than "behind everybody"
 ROOM_SHARE = 0.5  # of the newcomer's own slack at most: a tenant that asks too much cannot shut out the others
 
 
-class _Entry(NamedTuple):
-    """A job in the list schedule: it may start at `ready_us`, then holds `cores` for `us`."""
+class _Held(NamedTuple):
+    """Cores in use: until the unit ends, and then, if nobody ahead of it in line takes them, until its request is done."""
 
-    deadline_us: int
-    order: int
-    ready_us: int
-    us: int
+    ends_us: int  # the unit
+    rank: Rank
+    rest_us: int  # after the unit
     cores: int
+    deadline_us: int
 
 
-@dataclass(slots=True)
-class _Fare:
-    accepted: float  # share of the last requests
-    service_us: int
-    seen_us: int
+class _Verdict(NamedTuple):
+    finish_us: int
+    victim: "Entry | None"  # who only misses because of the newcomer
 
 
-class Fares:
-    """How each kind of request fared lately, and the room that those who fare better leave for who fares worst.
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a newcomer should leave: `room_us` before its deadline, and a place for a request like `guest`."""
 
-    Without it a short deadline is refused whenever a long request fills the schedule, and the long ones get all they ask.
-    """
-
-    def __init__(self) -> None:
-        self._fares: dict[Kind, _Fare] = {}
-
-    def add(self, job: Job, accepted: bool, now_us: int) -> None:
-        fare = self._fares.setdefault(job.kind, _Fare(1.0, job.costs.best_us, now_us))
-        fare.accepted += FARE_GAIN * (accepted - fare.accepted)
-        fare.service_us, fare.seen_us = job.costs.best_us, now_us
-
-    def room_us(self, job: Job, now_us: int) -> int:
-        """How much earlier than its deadline this newcomer should be done, if its slack allows."""
-        self._fares = {kind: fare for kind, fare in self._fares.items() if now_us - fare.seen_us < FARE_MEMORY_US}
-        mine, worst = self._fares.get(job.kind), min(self._fares.values(), key=lambda f: f.accepted, default=None)
-        if worst is None:
-            return 0
-        ahead = (1.0 if mine is None else mine.accepted) - worst.accepted - UNLIKE_BY
-        share = min(1.0, max(0.0, ahead / (FULL_ROOM_AT - UNLIKE_BY)))
-        return int(share * worst.service_us)
+    room_us: int = 0
+    guest: Job | None = None
 
 
-class _Estimate:
-    """Times of whole requests at this moment's pressure. Looks each model up once: many of its requests may wait."""
+class Admission:
+    """Follows who waits and who runs. The policy says `wait`, `end` and `leave` as it is told so, and `start` for each unit."""
 
-    def __init__(self, ledger: Ledger, now_us: int) -> None:
-        self.pressure = pressure_on(ledger)
-        self._ledger, self._now_us = ledger, now_us
-        self._known: dict[ModelCosts, tuple[LinesByCores, float]] = {}
+    def __init__(self, cores: int) -> None:
+        self.backlog = Backlog(cores)
+        self._held: list[_Held] = []  # by end
+        self._of: dict[Job, _Held] = {}
+        self._ranks: dict[Job, Rank] = {}  # of those that wait
 
-    def entry(self, job: Job, block: int, ready_us: int, deadline_us: int | None = None) -> _Entry:
-        known = self._known.get(job.costs)
-        if known is None:
-            cautious = self._ledger.cautious_correction(job, self._now_us)
-            known = self._known[job.costs] = job.costs.by_cores(self.pressure), cautious
-        lines, correction = known
-        deadline_us = job.request.deadline_us if deadline_us is None else deadline_us
-        cores, us = fewest_cores(lines, block, deadline_us - ready_us, correction)
-        return _Entry(deadline_us, job.order, ready_us, round(us * correction), cores)
+    def wait(self, job: Job, ledger: Ledger, now_us: int) -> None:
+        entry = _entry(job, job.next_block, rank_of(job), now_us, ledger)
+        self._ranks[job] = entry.rank
+        self.backlog.add(entry)
+
+    def start(self, plan: UnitPlan, ledger: Ledger, now_us: int) -> None:
+        job, cores = plan.job, plan.cores
+        for member in (job, *plan.riders):
+            self.backlog.remove(self._ranks.pop(member))
+        costs = job.costs if not plan.riders else job.costs.batches[1 + len(plan.riders)]
+        rest_us = round(costs.fastest(cores, plan.pressure).rest_us(plan.end_block) * ledger.cautious_correction(job, now_us))
+        self._hold(job, _Held(now_us + plan.predicted_us, rank_of(job), rest_us, cores, job.deadline_us))
+
+    def waits(self, job: Job) -> bool:
+        return job in self._ranks
+
+    def end(self, job: Job) -> None:
+        """Its unit is over, and its cores are idle again."""
+        held = self._of.pop(job)
+        del self._held[bisect_left(self._held, held)]
+
+    def leave(self, job: Job) -> None:
+        rank = self._ranks.pop(job, None)
+        if rank is not None:
+            self.backlog.remove(rank)
+        elif job in self._of:  # its unit keeps the cores, but nothing follows
+            held = self._of[job]
+            self.end(job)
+            self._hold(job, held._replace(rest_us=0))
+
+    def _hold(self, job: Job, held: _Held) -> None:
+        self._of[job] = held
+        insort(self._held, held)
+
+    def judge(self, job: Job, ledger: Ledger, now_us: int, wish: Wish) -> Accepted | Refused:
+        """A refusal's deadline holds if asked again now."""
+        deadline_us, reason = job.request.deadline_us, ""
+        for _ in range(ATTEMPTS):
+            new = _entry(job, 0, rank_of(job, deadline_us), now_us, ledger)
+            finish_us, victim = self._insert(new, ledger, now_us)
+            slack_us = deadline_us - job.request.arrived_us - job.costs.best_us
+            kept_us = max(0, min(wish.room_us, int(ROOM_SHARE * slack_us)))
+            late_us = finish_us + kept_us - deadline_us
+            if late_us <= 0 and victim is None and self._leaves_place(new, wish.guest, ledger, now_us):
+                return Refused(reason, deadline_us) if reason else Accepted(finish_us)
+            if not reason:
+                reason = self._why(finish_us - now_us, late_us, kept_us, victim, now_us)
+            deadline_us = max(finish_us + wish.room_us, victim.deadline_us + 1 if victim else 0)
+        return Refused(reason, self._behind_all(job, deadline_us, wish, ledger, now_us))
+
+    def _behind_all(self, job: Job, deadline_us: int, wish: Wish, ledger: Ledger, now_us: int) -> int:
+        """A deadline so late that nobody stands behind, whatever the cores: there is no later place and no slower way."""
+        last = self.backlog.last
+        behind_us = max([deadline_us, *(h.deadline_us for h in self._held), last.deadline_us if last else 0]) + 1
+        guest_us = 0 if wish.guest is None else wish.guest.costs.least_core_us
+        narrow_us = job.costs.fastest(job.costs.narrowest, pressure_on(ledger)).rest_us(0)
+        slowest_us = round(narrow_us * ledger.cautious_correction(job, now_us)) + 1
+        new = _entry(job, 0, rank_of(job, behind_us + slowest_us), now_us, ledger)
+        return max(new.deadline_us, self._insert(new, ledger, now_us).finish_us + wish.room_us + guest_us)
+
+    def _leaves_place(self, new: Entry, guest: Job | None, ledger: Ledger, now_us: int) -> bool:
+        """Whether a starved tenant's request, if it came now as well, would be accepted beside the newcomer."""
+        if guest is None:
+            return True
+        budget_us = guest.request.deadline_us - guest.request.arrived_us
+        place = _entry(guest, 0, (-guest.request.priority, now_us + budget_us, new.rank[2] + 1), now_us, ledger)
+        alone, beside = self._insert(place, ledger, now_us), self._insert(place, ledger, now_us, (new,))
+        lost_alone = alone.finish_us > place.deadline_us or alone.victim is not None
+        # Where it has no place even without the newcomer, nobody may come: what was accepted runs off.
+        return not lost_alone and beside.finish_us <= place.deadline_us and beside.victim is None
+
+    def _insert(self, new: Entry, ledger: Ledger, now_us: int, also: tuple[Entry, ...] = ()) -> _Verdict:
+        """Put it in line (beside `also`, which are not in line yet): when it would be done, and who would miss for it."""
+        if not self.backlog and not also and len(ledger.idle) >= new.cores:
+            return _Verdict(now_us + new.us, None)
+        around = self.backlog.around(new.rank, NEAR)
+        before, behind = around.before, around.behind
+        for entry in also:
+            insort(before if entry.rank < new.rank else behind, entry)
+        free, rests = [now_us] * len(ledger.idle), 0
+        for held in self._held:
+            ends_us = max(held.ends_us, now_us)
+            if held.rank < new.rank:
+                free += [ends_us + held.rest_us] * held.cores
+                continue
+            free += [ends_us] * held.cores
+            if held.rest_us:
+                rests += held.rest_us * held.cores
+                insort(behind, Entry(held.rank, held.rest_us, held.cores, ends_us, new.job))
+        free.sort()
+        far_slack = None if around.far_room is None else around.far_room - sum(free) - rests
+        if around.work_ahead:
+            _pour(free, around.work_ahead)
+        for entry in before:
+            _run(free, entry)
+        start = list(free)
+        finish_us = _run(free, new)
+        missed = next((e for e in behind if _run(free, e) > e.deadline_us), None)
+        if missed is not None and (missed := _first_lost(start, new, behind)) is not None:
+            return _Verdict(finish_us, missed)
+        if far_slack is not None and 0 <= far_slack < new.us * new.cores:
+            return _Verdict(finish_us, behind[-1])
+        return _Verdict(finish_us, None)
+
+    def _why(self, takes_us: int, late_us: int, room_us: int, victim: Entry | None, now_us: int) -> str:
+        if late_us > room_us:
+            others = len(self.backlog) + len(self._held)
+            return f"would be done in {_ms(takes_us)}, {_ms(late_us - room_us)} too late, beside {others} accepted"
+        if victim is not None:
+            return f"would push a request that is due in {_ms(victim.deadline_us - now_us)} past its deadline"
+        if late_us > 0:
+            return f"would be done in {_ms(takes_us)} and not leave {_ms(room_us)} for a tenant that fared worse lately"
+        return "would not leave a place for a tenant that was refused for too long"
 
 
-def admit(job: Job, ledger: Ledger, waiting: Sequence[Job], now_us: int, room_us: int = 0) -> Accepted | Refused:
-    """Judge a newcomer against the waiting jobs and those that run. A refusal's deadline holds if asked again now."""
-    estimate = _Estimate(ledger, now_us)
-    free = [now_us] * len(ledger.idle)
-    entries = [estimate.entry(other, other.next_block, now_us) for other in waiting]
-    for unit in ledger.units.values():
-        ends_us = unit.ends_us(now_us)
-        free += [ends_us] * len(unit.lease.cores)
-        if not unit.job.closed and unit.end_block < len(unit.job.costs.model.blocks):
-            entries.append(estimate.entry(unit.job, unit.end_block, ends_us))
-    free.sort()
-    entries.sort(key=lambda e: (e.deadline_us, e.order))
-
-    deadline_us, reason = job.request.deadline_us, ""
-    for _ in range(ATTEMPTS):
-        finish_us, victim = _insert(free, entries, estimate.entry(job, 0, now_us, deadline_us))
-        slack_us = deadline_us - job.request.arrived_us - job.costs.best_us
-        kept_us = max(0, min(room_us, int(ROOM_SHARE * slack_us)))
-        late_us = finish_us + kept_us - deadline_us
-        if late_us <= 0 and victim is None:
-            return Refused(reason, deadline_us) if reason else Accepted(finish_us)
-        if not reason:
-            reason = _why(finish_us - now_us, late_us, kept_us, victim, len(entries), now_us)
-        deadline_us = max(finish_us + room_us, victim.deadline_us + 1 if victim else 0)
-    # Behind everybody and on one core: there is no later place, and no slower way to do it.
-    behind_all = max([deadline_us, *(e.deadline_us for e in entries)]) + 1
-    one_core_us = job.costs.fastest(1, estimate.pressure).rest_us(0) * ledger.cautious_correction(job, now_us)
-    last = estimate.entry(job, 0, now_us, max(behind_all, now_us + round(one_core_us) + 1))
-    return Refused(reason, max(last.deadline_us, _insert(free, entries, last)[0] + room_us))
+def _entry(job: Job, block: int, rank: Rank, now_us: int, ledger: Ledger) -> Entry:
+    """The rest of a job as one piece, at this moment's pressure and no faster than promises may count on."""
+    correction = ledger.cautious_correction(job, now_us)
+    cores, us = fewest_cores(job.costs.by_cores(pressure_on(ledger)), block, rank[1] - now_us, correction)
+    return Entry(rank, round(us * correction), cores, now_us, job)
 
 
-def _why(takes_us: int, late_us: int, room_us: int, victim: _Entry | None, others: int, now_us: int) -> str:
-    if late_us > room_us:
-        return f"would be done in {_ms(takes_us)}, {_ms(late_us - room_us)} too late, beside {others} accepted"
-    if victim is not None:
-        return f"would push a request that is due in {_ms(victim.deadline_us - now_us)} past its deadline"
-    return f"would be done in {_ms(takes_us)} and not leave {_ms(room_us)} for a tenant that fared worse lately"
-
-
-def _insert(free: Sequence[int], entries: Sequence[_Entry], new: _Entry) -> tuple[int, _Entry | None]:
-    """Finish of `new`, and the first entry that only misses because of it."""
-    cores, place = list(free), 0
-    while place < len(entries) and entries[place].deadline_us <= new.deadline_us:
-        _run(cores, entries[place])
-        place += 1
-    without = list(cores)
-    finish_us = _run(cores, new)
-    for entry in entries[place:]:
-        before_us, after_us = _run(without, entry), _run(cores, entry)
-        if before_us <= entry.deadline_us < after_us:
-            return finish_us, entry
-    return finish_us, None
-
-
-def _run(cores: list[int], entry: _Entry) -> int:
-    """Put the entry on the cores that free up first; `cores` (ascending) are then busy until it ends."""
-    _, _, ready_us, us, held = entry
-    end_us = max(cores[held - 1], ready_us) + us
-    cores[:held] = [end_us] * held
-    cores.sort()
+def _run(free: list[int], entry: Entry) -> int:
+    """Put it on the cores that free up first; `free` (ascending) are then busy until it ends."""
+    _, us, cores, ready_us, _ = entry
+    if cores == 1:
+        end_us = max(free.pop(0), ready_us) + us
+        insort(free, end_us)
+        return end_us
+    end_us = max(free[cores - 1], ready_us) + us
+    del free[:cores]
+    at = bisect_left(free, end_us)
+    free[at:at] = [end_us] * cores
     return end_us
+
+
+def _first_lost(start: list[int], new: Entry, behind: Sequence[Entry]) -> Entry | None:
+    """The first that makes its deadline without the newcomer, and not with it."""
+    without, beside = list(start), start
+    _run(beside, new)
+    for entry in behind:
+        before_us, after_us = _run(without, entry), _run(beside, entry)
+        if before_us <= entry.deadline_us < after_us:
+            return entry
+    return None
+
+
+def _pour(free: list[int], work: int) -> None:
+    """Raise the cores that free up first to one level, until `work` (core-us) is used up."""
+    total = 0
+    for i, at_us in enumerate(free):
+        following_us = free[i + 1] if i + 1 < len(free) else None
+        total += at_us
+        if following_us is None or following_us * (i + 1) - total >= work:
+            free[: i + 1] = [(total + work) // (i + 1)] * (i + 1)
+            return
 
 
 def _ms(us: int) -> str:

@@ -6,6 +6,7 @@ tightest slack as soon as somebody with less slack is served here (measured in `
 machine carries, and cost a twentieth of it where all tenants are alike).
 """
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 
 from veltair.core.predict import Line
@@ -61,10 +62,6 @@ def threshold_us(tightest_slack_us: int | None) -> int | None:
 
 def unit_end(line: Line, first_block: int, limit_us: float | None) -> int:
     """The block behind the longest unit within the limit, one block at least."""
-    last = len(line.variants)
     if limit_us is None or line.rest_us(first_block) <= limit_us:
-        return last
-    end = first_block + 1
-    while end < last and line.span_us(first_block, end + 1) <= limit_us:
-        end += 1
-    return end
+        return len(line.variants)
+    return max(first_block + 1, bisect_right(line.until_us, line.until_us[first_block] + limit_us) - 1)

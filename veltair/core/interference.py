@@ -4,7 +4,7 @@ One resource is modelled, memory bandwidth: a unit presses with the traffic of i
 a share of what the machine can move. Pressures add up; the sum is clamped to 1, beyond which tables hold no rows.
 """
 
-from veltair.core.predict import Line
+from veltair.core.predict import Line, ModelCosts
 from veltair.core.state import Job, Ledger, Unit
 
 
@@ -15,9 +15,8 @@ def own_pressure(traffic_bytes: int, us: int, bandwidth_bytes_per_us: float) -> 
 
 def pressure_on(ledger: Ledger, ignoring: Unit | None = None) -> float:
     """What a unit starting now (or the one in flight that is ignored) feels, 0..1."""
-    bandwidth = ledger.machine.bandwidth_bytes_per_us
-    others = (own_pressure(u.traffic_bytes, u.predicted_us, bandwidth) for u in ledger.units.values() if u is not ignoring)
-    return min(1.0, ledger.outside_pressure + sum(others))
+    others = ledger.traffic_per_s - (ignoring.traffic_per_s if ignoring is not None else 0)
+    return min(1.0, ledger.outside_pressure + others / 1e6 / ledger.machine.bandwidth_bytes_per_us)
 
 
 def pushed_past_deadline(ledger: Ledger, added: float, now_us: int) -> Unit | None:
@@ -33,15 +32,17 @@ def pushed_past_deadline(ledger: Ledger, added: float, now_us: int) -> Unit | No
     return None
 
 
-def choose_line(ledger: Ledger, job: Job, cores: int, pressure: float, now_us: int, end_block: int) -> tuple[Line, Unit | None]:
-    """The variants to run, and the co-tenant for whose sake they are not the fastest ones (None: they are)."""
-    fastest = job.costs.fastest(cores, pressure)
+def choose_line(
+    ledger: Ledger, job: Job, costs: ModelCosts, cores: int, pressure: float, now_us: int, end_block: int
+) -> tuple[Line, Unit | None]:
+    """The variants to run by `costs`, and the co-tenant for whose sake they are not the fastest ones (None: they are)."""
+    fastest = costs.fastest(cores, pressure)
     bandwidth, first = ledger.machine.bandwidth_bytes_per_us, job.next_block
 
     def presses(line: Line) -> float:
         return own_pressure(line.span_bytes(first, end_block), line.span_us(first, end_block), bandwidth)
 
-    gentlest = job.costs.gentlest(cores, pressure)
+    gentlest = costs.gentlest(cores, pressure)
     if not ledger.units or presses(gentlest) >= presses(fastest):
         return fastest, None
     spared = pushed_past_deadline(ledger, presses(fastest), now_us)

@@ -56,11 +56,14 @@ class ModelCosts:
         self.core_counts: Sequence[int] = sorted(cores for cores in measured if narrowest <= cores <= most_cores)
         self.batches = {count: ModelCosts(batch, most_cores, precision) for count, batch in sorted(model.batches.items())}
         self.best_us = 0  # the whole model as fast as it was ever measured
+        self.least_core_us = 0  # and with the least of the machine
         self._fastest: dict[tuple[int, int], Line] = {}
         self._gentlest: dict[tuple[int, int], Line] = {}
+        self._unadapted: dict[tuple[int, int], Line] = {}
         self._by_cores: dict[int, LinesByCores] = {}
         self._least_rest = [min(self.fastest(c, 0.0).rest_us(b) for c in self.core_counts) for b in range(len(model.blocks) + 1)]
         self.best_us = self._least_rest[0]
+        self.least_core_us = min(cores * self.fastest(cores, 0.0).rest_us(0) for cores in self.core_counts)
 
     def fastest(self, cores: int, pressure: float) -> Line:
         """Least predicted time, layer by layer; the lighter footprint where times tie."""
@@ -84,6 +87,14 @@ class ModelCosts:
         line = self._gentlest.get(key)
         if line is None:
             line = self._gentlest[key] = self._line(key, gentle=True)
+        return line
+
+    def unadapted(self, cores: int, pressure: float) -> Line:
+        """What is fastest on a quiet machine, with its times at this pressure."""
+        key = (cores, _step(pressure))
+        line = self._unadapted.get(key)
+        if line is None:
+            line = self._unadapted[key] = self._timed(self.fastest(cores, 0.0).variants, key)
         return line
 
     @property
@@ -114,9 +125,13 @@ class ModelCosts:
             layer = self.model.blocks[first : self.model.layer_end(first)]
             fitting = [v for v in self._permitted[first] if min(layer[0].variants[v].table.rows_us) <= cores]
             chosen += [min(fitting, key=lambda v, layer=layer: rank(layer, v))] * len(layer)  # type: ignore[misc]
-        forms = [b.variants[v] for b, v in zip(self.model.blocks, chosen, strict=True)]
+        return self._timed(tuple(chosen), key)
+
+    def _timed(self, variants: tuple[int, ...], key: tuple[int, int]) -> Line:
+        cores, pressure = key[0], key[1] / PRESSURE_STEPS
+        forms = [b.variants[v] for b, v in zip(self.model.blocks, variants, strict=True)]
         return Line(
-            variants=tuple(chosen),
+            variants=variants,
             until_us=tuple(accumulate((f.table.latency_us(cores, pressure) for f in forms), initial=0)),
             until_bytes=tuple(accumulate((f.footprint.traffic_bytes for f in forms), initial=0)),
         )

@@ -119,7 +119,7 @@ class Scheduler:
             case UnitFinished(lease_id, measured_us):
                 self._finish(lease_id, measured_us, now_us, actions)
             case UnitFailed(lease_id, message):
-                self._give_up(self._end(lease_id).job, "engine_failed", message, now_us, actions)
+                self._give_up(self._end(lease_id, now_us).job, "engine_failed", message, now_us, actions)
             case PressureChanged(pressure):
                 if not 0.0 <= pressure <= 1.0:  # also catches NaN
                     raise ValueError(f"pressure must be within 0..1, got {pressure}")
@@ -175,7 +175,7 @@ class Scheduler:
             self._close(runs_for, now_us)
 
     def _finish(self, lease_id: LeaseId, measured_us: int, now_us: int, actions: list[Action]) -> None:
-        unit = self._end(lease_id)
+        unit = self._end(lease_id, now_us)
         job = unit.job
         self._ledger.residuals.learn(job.costs.model.name, unit.table_us, measured_us, now_us)
         if job.closed:
@@ -195,13 +195,14 @@ class Scheduler:
         self._promises.learn(job.kind, job.foretold_us - arrived_us, now_us - arrived_us)
         return Complete(job.request.id, job.foretold_us - arrived_us, low_us - arrived_us, high_us - arrived_us)
 
-    def _end(self, lease_id: LeaseId) -> Unit:
+    def _end(self, lease_id: LeaseId, now_us: int) -> Unit:
         """The unit is over, whatever its outcome: its cores return."""
-        unit = self._ledger.units.pop(lease_id, None)
+        unit = self._ledger.units.get(lease_id)
         if unit is None:
             raise ValueError(f"lease {lease_id} is not in flight; a unit ends once")
-        self._ledger.release(unit.lease)
+        self._ledger.release(unit)
         unit.job.unit = None
+        self._policy.end(unit, self._ledger, now_us)
         return unit
 
     def _wait(self, job: Job, now_us: int, after: Unit | None) -> None:
@@ -241,7 +242,7 @@ class Scheduler:
             traffic_bytes=plan.traffic_bytes,
         )
         job.unit = unit
-        self._ledger.units[unit.lease.id] = unit
+        self._ledger.hold(unit)
         self._ledger.waiting -= 1
         self.units += 1
         self.conflicts += plan.cores < plan.wanted_cores

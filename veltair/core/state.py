@@ -66,6 +66,11 @@ class Unit:
     table_us: int  # uncorrected: what residuals learn against
     traffic_bytes: int
 
+    @property
+    def traffic_per_s(self) -> int:
+        """Bytes a second it moves while it runs; a whole number, so that sums do not depend on their order."""
+        return self.traffic_bytes * 1_000_000 // max(1, self.predicted_us)
+
     def ends_us(self, now_us: int) -> int:
         """When it should be over; one that overruns is expected any moment."""
         return max(now_us, self.started_us + self.predicted_us)
@@ -79,6 +84,7 @@ class Ledger:
     units: dict[LeaseId, Unit] = field(default_factory=dict)
     residuals: Residuals = field(default_factory=Residuals)
     outside_pressure: float = 0.0
+    traffic_per_s: int = 0  # of all units in flight, in bytes
     waiting: int = 0  # jobs that wait for cores; a batch is one
     idle: list[CoreId] = field(init=False)  # in the machine's order, lowest first
     _order: dict[CoreId, int] = field(init=False)
@@ -96,9 +102,15 @@ class Ledger:
         self._next_lease += 1
         return Lease(LeaseId(self._next_lease), granted)
 
-    def release(self, lease: Lease) -> None:
-        for core in lease.cores:
-            assert core not in self.idle, f"lease {lease.id} returns core {core}, which was idle"
+    def hold(self, unit: Unit) -> None:
+        self.units[unit.lease.id] = unit
+        self.traffic_per_s += unit.traffic_per_s
+
+    def release(self, unit: Unit) -> None:
+        del self.units[unit.lease.id]
+        self.traffic_per_s -= unit.traffic_per_s
+        for core in unit.lease.cores:
+            assert core not in self.idle, f"lease {unit.lease.id} returns core {core}, which was idle"
             insort(self.idle, core, key=self._order.__getitem__)
 
     def correction(self, job: Job, now_us: int) -> float:

@@ -1,6 +1,7 @@
 """Strategies behind the scheduler, by name."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 
 from veltair.core.policies.fcfs import Fcfs
@@ -8,7 +9,14 @@ from veltair.core.policies.protocol import Policy
 from veltair.core.policies.veltair import Veltair
 from veltair.errors import ConfigError
 
-POLICIES: Mapping[str, Callable[[], Policy]] = MappingProxyType({"veltair": Veltair, "fcfs": Fcfs})
+POLICIES: Mapping[str, Callable[[], Policy]] = MappingProxyType(
+    {
+        "veltair": Veltair,
+        "veltair-as": partial(Veltair, adaptive_compilation=False),
+        "veltair-ac": partial(Veltair, adaptive_scheduling=False),
+        "fcfs": Fcfs,
+    }
+)
 
 
 def make_policy(name: str) -> Policy:

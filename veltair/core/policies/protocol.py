@@ -55,8 +55,11 @@ class Policy(Protocol):
         """`job` waits for cores from now on: just accepted, or back from the unit `after`."""
         ...
 
+    def end(self, unit: Unit, ledger: Ledger, now_us: int) -> None:
+        """A unit is over and its cores are idle; `wait` or `leave` follow, unless its job was over before."""
+
     def leave(self, job: Job, ledger: Ledger, now_us: int) -> None:
-        """`job`, which was accepted, is over: answered or given up. A unit of it may still run."""
+        """`job`, which was accepted, is over, waiting or not: answered or given up. A unit of it may still run."""
 
     def hopeless(self, ledger: Ledger, now_us: int) -> Iterable[tuple[Job, str]]:
         """Waiting jobs to give up now, with the reason. Each is dropped."""

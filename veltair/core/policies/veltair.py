@@ -1,20 +1,27 @@
 """The default policy: earliest deadline first, at the granularity, on the cores and as the variants the moment asks for.
 
-Order: among requests of known length, earliest deadline first keeps every deadline that one core can keep. A request that
-is set aside for a tighter one goes on at its next block; it is not set aside for one like itself that can wait. What can
-no longer be met is given up at once, and what could not be met is not accepted.
+Order: by priority, then earliest deadline first, which among requests of known length keeps every deadline that one core can
+keep. A request that is set aside for a tighter one goes on at its next block; it is not set aside for one like itself that
+can wait. What can no longer be met is given up at once, and what could not be met is not accepted.
+
+The two halves of VELTAIR (ASPLOS 2022, section 6) can be had alone, to see what each gives: adaptive scheduling (`as`) keeps
+each block's one variant, the fastest on a quiet machine; adaptive compilation (`ac`) runs whole models in one go.
 """
 
 import heapq
-from bisect import insort
+from collections import Counter
 from collections.abc import Iterable
+from itertools import islice
 
 from veltair.core.actions import Alternative
-from veltair.core.admission import Fares, admit
+from veltair.core.admission import Admission, Wish
+from veltair.core.batching import riders_for
 from veltair.core.cores import fewest_cores, most_measured, widen
+from veltair.core.fairness import Fairness
 from veltair.core.granularity import SeenLately, threshold_us, unit_end
 from veltair.core.interference import choose_line, pressure_on
 from veltair.core.policies.protocol import Accepted, Policy, Refused, UnitPlan
+from veltair.core.predict import ModelCosts
 from veltair.core.state import Job, Ledger, Unit
 
 QOS_SHARE = 0.9  # of the time left, to be filled by the prediction: what else it needs comes from the margin
@@ -23,31 +30,51 @@ ALIKE = 0.75  # a newcomer this long, measured by what the other still needs, ga
 
 
 class Veltair(Policy):
-    name = "veltair"
-
-    def __init__(self) -> None:
-        self._queue: list[Job] = []  # by deadline; a job answered meanwhile stays in until it is met
-        self._latest_starts: list[tuple[int, int, Job]] = []  # heap; the same
+    def __init__(self, *, adaptive_scheduling: bool = True, adaptive_compilation: bool = True) -> None:
+        self.name = "veltair" + ("" if adaptive_compilation else "-as") + ("" if adaptive_scheduling else "-ac")
+        self._adapts_units, self._adapts_variants = adaptive_scheduling, adaptive_compilation
+        self._admission: Admission | None = None
+        self._fairness = Fairness(cores=1)
+        self._latest_starts: list[tuple[int, int, Job]] = []  # heap; a job answered meanwhile stays in until it is met
+        self._widths: Counter[int] = Counter()  # of those that wait, the fewest cores each can run on
+        self._fresh: dict[ModelCosts, dict[int, Job]] = {}  # that wait and have not begun, where batches are compiled
         self._seen = SeenLately()
-        self._fares = Fares()
         self._paused: tuple[Job, int] | None = None  # back from a unit, and when
 
     def admit(self, job: Job, ledger: Ledger, now_us: int) -> Accepted | Refused:
-        waiting = [j for j in self._queue if j.waits]
-        verdict = admit(job, ledger, waiting, now_us, self._fares.room_us(job, now_us))
-        if job.slack_us > 0:  # what nobody could serve tells nothing about who is served
+        if self._admission is None:
+            cores = len(ledger.machine.cores)
+            self._admission, self._fairness = Admission(cores), Fairness(cores)
+        counts = job.slack_us > 0  # what nobody could serve tells nothing about who is served
+        if counts:
+            self._fairness.asked(job, now_us)
+        wish = Wish(self._fairness.room_us(job), self._fairness.starved(job, now_us))
+        verdict = self._admission.judge(job, ledger, now_us, wish)
+        if counts:
             self._seen.add(job.kind, job.slack_us, now_us)
-            self._fares.add(job, isinstance(verdict, Accepted), now_us)
+            self._fairness.fared(job, isinstance(verdict, Accepted), now_us)
         return verdict
 
     def wait(self, job: Job, ledger: Ledger, now_us: int, after: Unit | None) -> None:
-        insort(self._queue, job, key=_by_deadline)
+        admission = self._known()
+        admission.wait(job, ledger, now_us)
+        self._widths[job.costs.narrowest] += 1
+        if job.next_block == 0 and job.costs.batches:
+            self._fresh.setdefault(job.costs, {})[job.order] = job
         heapq.heappush(self._latest_starts, (_latest_start_us(job, ledger, now_us), job.order, job))
         if len(self._latest_starts) > 4 * ledger.waiting + 64:  # far deadlines would keep answered jobs in it
-            self._latest_starts = [(_latest_start_us(j, ledger, now_us), j.order, j) for j in self._queue if j.waits]
+            self._latest_starts = [(_latest_start_us(e.job, ledger, now_us), e.job.order, e.job) for e in admission.backlog]
             heapq.heapify(self._latest_starts)
         if after is not None:
             self._paused = job, now_us
+
+    def end(self, unit: Unit, ledger: Ledger, now_us: int) -> None:
+        self._known().end(unit.job)
+
+    def leave(self, job: Job, ledger: Ledger, now_us: int) -> None:
+        if job.unit is None and self._known().waits(job):
+            self._forget(job)
+        self._known().leave(job)
 
     def hopeless(self, ledger: Ledger, now_us: int) -> Iterable[tuple[Job, str]]:
         while self._latest_starts and self._latest_starts[0][0] < now_us:
@@ -66,50 +93,64 @@ class Veltair(Policy):
         return self._latest_starts[0][0] + 1 if self._latest_starts else None
 
     def next_unit(self, ledger: Ledger, now_us: int) -> UnitPlan | None:
-        while self._queue and not self._queue[0].waits:
-            del self._queue[0]
-        if not self._queue:
+        idle = len(ledger.idle)
+        if min((width for width, count in self._widths.items() if count), default=idle + 1) > idle:
             return None
-        job, reason, rejected = self._next_job(ledger, now_us)
-        self._queue.remove(job)
-        return self._plan(job, ledger, now_us, reason, rejected)
+        plan = self._plan(*self._next_job(ledger, now_us), ledger, now_us)
+        for job in (plan.job, *plan.riders):
+            self._forget(job)
+        self._known().start(plan, ledger, now_us)
+        return plan
 
     def _next_job(self, ledger: Ledger, now_us: int) -> tuple[Job, str, list[Alternative]]:
-        head = self._queue[0]
+        idle = len(ledger.idle)
+        line = (entry.job for entry in self._known().backlog if entry.job.costs.narrowest <= idle)
+        head = next(line)
         paused = self._paused[0] if self._paused is not None and self._paused[1] == now_us else None
-        if paused is None or not paused.waits or paused is head:
-            return head, "earliest deadline", [_later(j, head) for j in self._queue[1:2]]
+        if paused is None or not paused.waits or paused is head or paused.costs.narrowest > idle:
+            return head, "earliest deadline", [_later(other, head) for other in islice(line, 1)]
+        if paused.request.priority < head.request.priority:
+            return head, "higher priority", [Alternative(f"request {paused.request.id}", "its tenant's priority is lower")]
         head_us, rest_us = _rest_us(head, ledger, now_us), _rest_us(paused, ledger, now_us)
-        patient_until_us = head.request.arrived_us + PATIENCE * (head.request.deadline_us - head.request.arrived_us)
+        patient_until_us = head.request.arrived_us + PATIENCE * (head.deadline_us - head.request.arrived_us)
         if head_us > ALIKE * rest_us and now_us + rest_us + head_us <= patient_until_us:
             why = f"its deadline is earlier, but it can wait for the {_ms(rest_us)} left of this one"
             return paused, "goes on", [Alternative(f"request {head.request.id}", why)]
         return head, "earliest deadline", [_later(paused, head)]
 
-    def _plan(self, job: Job, ledger: Ledger, now_us: int, reason: str, rejected: list[Alternative]) -> UnitPlan:
-        costs, first = job.costs, job.next_block
+    def _plan(self, job: Job, reason: str, rejected: list[Alternative], ledger: Ledger, now_us: int) -> UnitPlan:
+        costs, first, idle = job.costs, job.next_block, len(ledger.idle)
         pressure, correction = pressure_on(ledger), ledger.correction(job, now_us)
+        deadline_us = job.deadline_us
+        riders = self._riders(job, pressure, correction, now_us)
+        if riders:
+            costs, deadline_us = costs.batches[1 + len(riders)], min(j.deadline_us for j in (job, *riders))
+            reason += f", {len(riders)} alike with it"
 
-        left_us = job.request.deadline_us - now_us
-        wanted, _ = fewest_cores(costs.by_cores(pressure), first, left_us * QOS_SHARE, correction)
-        cores = most_measured(costs, min(wanted, len(ledger.idle)))
+        wanted, _ = fewest_cores(costs.by_cores(pressure), first, (deadline_us - now_us) * QOS_SHARE, correction)
+        cores = most_measured(costs, min(wanted, idle))
         if cores < wanted:
-            rejected.append(Alternative(_cores(wanted), f"conflict: {len(ledger.idle)} idle"))
-        at_most = len(ledger.idle) // ledger.waiting
+            rejected.append(Alternative(_cores(wanted), f"conflict: {idle} idle"))
+        at_most = idle // max(1, ledger.waiting - len(riders))
         wider = widen(costs, first, cores, at_most, pressure) if at_most > cores else cores
         if wider > cores:
             rejected.append(Alternative(_cores(cores), "would keep the deadline, but others would idle"))
             cores = wider
 
-        tightest_us = self._seen.tightest_us(job.kind, now_us)
+        end = len(costs.model.blocks)
+        tightest_us = self._seen.tightest_us(job.kind, now_us) if self._adapts_units else None
         limit_us = threshold_us(tightest_us)
-        end = unit_end(costs.fastest(cores, pressure), first, None if limit_us is None else limit_us / correction)
+        if limit_us is not None:
+            end = unit_end(costs.fastest(cores, pressure), first, limit_us / correction)
         if tightest_us is not None and end < len(costs.model.blocks):
             rejected.append(Alternative("the whole rest", f"requests with {_ms(tightest_us)} slack come lately"))
 
-        line, spared = choose_line(ledger, job, cores, pressure, now_us, end)
-        if spared is not None:
-            rejected.append(Alternative("fastest variants", f"would push {spared.job.request.id} past its deadline"))
+        if self._adapts_variants:
+            line, spared = choose_line(ledger, job, costs, cores, pressure, now_us, end)
+            if spared is not None:
+                rejected.append(Alternative("fastest variants", f"would push {spared.job.request.id} past its deadline"))
+        else:
+            line = costs.unadapted(cores, pressure)
         table_us = line.span_us(first, end)
         return UnitPlan(
             job=job,
@@ -123,7 +164,24 @@ class Veltair(Policy):
             pressure=pressure,
             reason=reason,
             rejected=tuple(rejected),
+            riders=riders,
         )
+
+    def _riders(self, job: Job, pressure: float, correction: float, now_us: int) -> tuple[Job, ...]:
+        if job.next_block or not job.costs.batches:
+            return ()
+        alike = [other for other in self._fresh[job.costs].values() if other is not job]
+        return riders_for(job, alike, pressure, correction, now_us)
+
+    def _forget(self, job: Job) -> None:
+        """It waits no more."""
+        self._widths[job.costs.narrowest] -= 1
+        if job.next_block == 0 and job.costs.batches:
+            del self._fresh[job.costs][job.order]
+
+    def _known(self) -> Admission:
+        assert self._admission is not None, "nobody was admitted yet"
+        return self._admission
 
 
 def _rest_us(job: Job, ledger: Ledger, now_us: int) -> int:
@@ -132,16 +190,13 @@ def _rest_us(job: Job, ledger: Ledger, now_us: int) -> int:
 
 
 def _latest_start_us(job: Job, ledger: Ledger, now_us: int) -> int:
-    return job.request.deadline_us - _rest_us(job, ledger, now_us)
-
-
-def _by_deadline(job: Job) -> tuple[int, int]:
-    return job.request.deadline_us, job.order
+    return job.deadline_us - _rest_us(job, ledger, now_us)
 
 
 def _later(loser: Job, winner: Job) -> Alternative:
-    later_us = loser.request.deadline_us - winner.request.deadline_us
-    return Alternative(f"request {loser.request.id}", f"its deadline is {_ms(later_us)} later")
+    if loser.request.priority < winner.request.priority:
+        return Alternative(f"request {loser.request.id}", "its tenant's priority is lower")
+    return Alternative(f"request {loser.request.id}", f"its deadline is {_ms(loser.deadline_us - winner.deadline_us)} later")
 
 
 def _cores(cores: int) -> str:

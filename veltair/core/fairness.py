@@ -1,0 +1,128 @@
+"""Who is owed something: tenants that fared worse than others, that were refused too long, or that ask more than their share.
+
+A tenant is within its share if it asks no more core time than a weighted max-min fair division would give it (water-filling:
+whoever asks less than an equal part gets all of it, the rest is divided among the others). Nobody needs to leave room for
+what a tenant asks beyond that, so a flood drowns its own sender and not its neighbours.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from veltair.core.state import Job, Kind
+from veltair.core.values import TenantId
+
+FARE_GAIN = 0.02  # about the last fifty requests of a kind
+FARE_MEMORY_US = 2_000_000  # who has been away that long needs no room
+UNLIKE_BY = 0.02  # accepted shares closer than this are chance
+FULL_ROOM_AT = 0.05  # this far apart, a whole service time is left free
+STARVED_US = 500_000  # of nothing but refusals, after which nobody else may stand in the way
+DIVIDE_EVERY_US = 50_000
+DEMAND_MEMORY_US = 1_000_000  # half of it forgotten in that time
+CROWDED = 1.0  # demand over capacity from which on shares matter
+
+
+@dataclass(slots=True)
+class _Fare:
+    accepted: float  # share of the last requests
+    like: Job  # its last request
+    seen_us: int
+    refused_since_us: int | None = None
+
+
+@dataclass(slots=True)
+class _Demand:
+    weight: float
+    core_us: float = 0.0  # asked for, fading
+    at_us: int = 0
+
+    def faded(self, now_us: int) -> float:
+        return self.core_us * float(0.5 ** ((now_us - self.at_us) / DEMAND_MEMORY_US))
+
+
+@dataclass(slots=True)
+class Fairness:
+    """Told of every request that could be met on an idle machine, and of its fate."""
+
+    cores: int
+    _fares: dict[Kind, _Fare] = field(default_factory=dict)
+    _demands: dict[TenantId, _Demand] = field(default_factory=dict)
+    _over: frozenset[TenantId] = frozenset()  # tenants that ask more than their share
+    _worst: tuple[Kind, _Fare] | None = None  # within its share
+    _starved: _Fare | None = None
+    _since_us: int = 0
+    _divided_us: int = -DIVIDE_EVERY_US
+
+    def asked(self, job: Job, now_us: int) -> None:
+        request = job.request
+        demand = self._demands.setdefault(request.tenant, _Demand(request.weight))
+        demand.core_us = demand.faded(now_us) + job.costs.least_core_us
+        demand.weight, demand.at_us = request.weight, now_us
+        if now_us - self._divided_us >= DIVIDE_EVERY_US:
+            self._divide(now_us)
+
+    def fared(self, job: Job, accepted: bool, now_us: int) -> None:
+        fare = self._fares.setdefault(job.kind, _Fare(1.0, job, now_us))
+        fare.accepted += FARE_GAIN * (accepted - fare.accepted)
+        fare.like, fare.seen_us = job, now_us
+        if accepted:
+            fare.refused_since_us = None
+        elif fare.refused_since_us is None:
+            fare.refused_since_us = now_us
+        if job.request.tenant in self._over:
+            return
+        if self._worst is None or fare.accepted < self._worst[1].accepted:
+            self._worst = job.kind, fare
+        if self._starved is None and _is_starved(fare, now_us):
+            self._starved = fare
+
+    def room_us(self, job: Job) -> int:
+        """How much earlier than its deadline this newcomer should be done, if its slack allows: for who fared worse."""
+        if self._worst is None or job.kind == self._worst[0]:
+            return 0
+        mine, worst = self._fares.get(job.kind), self._worst[1]
+        ahead = (1.0 if mine is None else mine.accepted) - worst.accepted - UNLIKE_BY
+        return int(min(1.0, max(0.0, ahead / (FULL_ROOM_AT - UNLIKE_BY))) * worst.like.costs.best_us)
+
+    def starved(self, job: Job, now_us: int) -> Job | None:
+        """Like whose request one more must still fit beside this newcomer. None: nobody is starved."""
+        fare = self._starved
+        if fare is None or fare.like.kind == job.kind or fare.refused_since_us is None:
+            return None
+        return fare.like if now_us - fare.seen_us < FARE_MEMORY_US else None
+
+    def is_over(self, tenant: TenantId) -> bool:
+        """Whether it asks more than its share of a crowded machine."""
+        return tenant in self._over
+
+    def _divide(self, now_us: int) -> None:
+        """Weighted max-min, and everything that follows from who is within its share."""
+        self._divided_us = now_us
+        memory = DEMAND_MEMORY_US / 0.6931  # the integral of the fading: what a steady demand adds up to
+        asked = {tenant: demand.faded(now_us) / memory for tenant, demand in self._demands.items()}
+        for tenant in [tenant for tenant, cores in asked.items() if cores < 1e-6]:
+            del self._demands[tenant], asked[tenant]
+        self._over = frozenset(over_share(asked, {t: d.weight for t, d in self._demands.items()}, self.cores * CROWDED))
+        self._fares = {kind: fare for kind, fare in self._fares.items() if now_us - fare.seen_us < FARE_MEMORY_US}
+        self._find_worst(now_us)
+
+    def _find_worst(self, now_us: int) -> None:
+        within = [(kind, fare) for kind, fare in self._fares.items() if kind[0] not in self._over]
+        self._worst = min(within, key=lambda kf: (kf[1].accepted, kf[0]), default=None)
+        starved = [(fare.refused_since_us or 0, kind, fare) for kind, fare in within if _is_starved(fare, now_us)]
+        self._starved = min(starved, key=lambda s: s[:2], default=(0, None, None))[2]
+
+
+def _is_starved(fare: _Fare, now_us: int) -> bool:
+    return fare.refused_since_us is not None and now_us - fare.refused_since_us >= STARVED_US
+
+
+def over_share(asked: Mapping[TenantId, float], weights: Mapping[TenantId, float], capacity: float) -> set[TenantId]:
+    """Who asks more than weighted max-min fairness gives, largest excess included; empty where there is enough for all."""
+    left, weight = capacity, sum(weights[t] for t in asked)
+    waiting = sorted(asked, key=lambda t: (asked[t] / weights[t], t))
+    for i, tenant in enumerate(waiting):
+        if asked[tenant] > left * weights[tenant] / weight:
+            return set(waiting[i:])
+        left -= asked[tenant]
+        weight -= weights[tenant]
+    return set()
