@@ -51,7 +51,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     machine: MachineInfo
     tenants: tuple[TenantInfo, ...]
     models: tuple[ModelInfo, ...]
-    capacity_per_s: float  # requests a second that would keep every core busy, each model on its thriftiest core count
+    # Requests a second that would keep every core busy, each model on the thriftiest core count that meets its target alone.
+    capacity_per_s: float
     requests: int
     warmup: float
     seeds: tuple[int, ...]
@@ -183,10 +184,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         raise KeyError(name)
 
 
-_encoder = msgspec.json.Encoder(order="sorted")
 decode_result = msgspec.json.Decoder(Result).decode
 
 
 def encode_result(result: Result) -> bytes:
-    """UTF-8 JSON with sorted keys."""
-    return _encoder.encode(result)
+    """UTF-8 JSON, keys in the order of the fields."""
+    return msgspec.json.encode(result)
