@@ -90,6 +90,33 @@ def test_a_convolution_in_bf16_sums_the_rounded_factors_exactly(name: str, tmp_p
         assert worst(run_line(line, {"x": x}, pick=in_bf16, candidate=candidate)["y"], want) <= EXACT
 
 
+IMAGES = {
+    "three channels, strided, with a border": (3, 32, 33, 40, (3, 3), {"pads": [1, 1, 1, 1], "strides": [2, 2]}),
+    "a large window": (3, 48, 20, 37, (7, 7), {"pads": [3, 3, 3, 3], "strides": [2, 2]}),
+    "one channel, no border": (1, 16, 9, 16, (3, 3), {}),
+    "four channels, padded at the end": (4, 24, 12, 33, (3, 4), {"pads": [0, 0, 1, 1]}),
+    "a border of two, columns left over": (3, 8, 18, 19, (3, 5), {"pads": [0, 2, 0, 2], "strides": [3, 3]}),
+    "a batch, two channels": (2, 16, 6, 18, (3, 3), {"pads": [1, 1, 1, 1]}),
+}
+
+
+@needs_bf16
+@pytest.mark.parametrize("name", IMAGES)
+def test_the_convolution_of_an_image_in_bf16_sums_the_rounded_factors_exactly(name: str, tmp_path: Path) -> None:
+    c, co, h, w, kernel, attrs = IMAGES[name]
+    x, weights = random(2 if "batch" in name else 1, c, h, w), random(co, c, *kernel, seed=1)
+
+    def model(x: Any, weights: Any) -> Any:
+        steps = [("Conv", "x w b", "c", {"kernel_shape": kernel, **attrs}), ("Relu", "c", "y")]
+        return model_of(steps, {"x": x}, constants={"w": weights, "b": random(co, seed=2)})
+
+    line = line_of(save(model(x, weights), tmp_path))
+    want = reference(model(rounded(x), rounded(weights)), {"x": rounded(x)})["y"]
+    assert in_bf16(line.calls[0]).kernel.kind == "image_bf16"
+    for candidate in (0, 99):
+        assert worst(run_line(line, {"x": x}, pick=in_bf16, candidate=candidate)["y"], want) <= EXACT
+
+
 @needs_bf16
 @pytest.mark.parametrize(("m", "k", "n"), [(1, 64, 48), (17, 33, 100), (64, 32, 16), (5, 7, 3), (23, 96, 200)])
 def test_a_product_in_bf16_sums_the_rounded_factors_exactly(m: int, k: int, n: int, tmp_path: Path) -> None:

@@ -32,15 +32,16 @@ def tile_vectors(out_lanes: int, columns: int) -> int:
     """Registers of output channels in a tile, at which a row of `columns` costs least."""
     return min(
         range(1, min(-(-out_lanes // bf16.LANES), 8) + 1),
-        key=lambda v: min(_cost(out_lanes, columns, v, t) for t in _widths(columns, v)),
+        key=lambda v: min(cost_of(out_lanes, columns, v, t) for t in widths_of(columns, v)),
     )
 
 
-def _widths(columns: int, vectors: int) -> list[int]:
+def widths_of(columns: int, vectors: int) -> list[int]:
+    """Columns that a register tile of so many vectors may have."""
     return [t for t in range(1, min(columns, bf16.MAX_TILE) + 1) if t == 1 or t * vectors <= bf16.MAX_TILE]
 
 
-def _cost(out_lanes: int, columns: int, vectors: int, width: int) -> float:
+def cost_of(out_lanes: int, columns: int, vectors: int, width: int) -> float:
     full, tail = divmod(columns, width)
     each = (
         full * bf16.tile_cost(len(t.widths), width) + (bf16.tile_cost(len(t.widths), tail) if tail else 0)
@@ -116,7 +117,7 @@ class ConvBf16(Kernel):
         """None where every tile of a wide row would lie at its border (large dilations): each would need its own code."""
         _, _, oh, ow, _ = self.output
         lanes, rows = self.out_blocks * self.out_lanes, ow if self.flat else oh
-        widths = sorted(_widths(ow, self.vectors), key=lambda t: _cost(lanes, ow, self.vectors, t))
+        widths = sorted(widths_of(ow, self.vectors), key=lambda t: cost_of(lanes, ow, self.vectors, t))
         widths = [t for t in widths if len(self._edges(t)) <= _MOST_EDGES][:2]
         out = []
         for t in widths:
