@@ -69,3 +69,14 @@ def test_a_recorded_selection_leaves_only_its_rules() -> None:
     lines = candidate_lines(line, records_of(line), {"fp32"})
     (only,) = block_candidates(lines, [Span(0, 2, 0)], [["wide"]])
     assert [c.name for c in only] == ["wide"]
+
+
+def test_where_a_coarser_kernel_saves_next_to_nothing_a_candidate_leaves_it_exact() -> None:
+    line = line_of(Coarse(64, 64, 64, 16, 16))
+    small = Coarse(1, 64, 64, 16, 16)
+    line.calls.append(Call(replace(KERNEL, m=1), (4, 1, 5), "MatMul", (Call(small, (4, 3, 5), "MatMul"),)))
+    records = records_of(line, gemm=SETTINGS[:1], coarse=[Timed(FAST, 5.0, 3.0)])
+    records[small.key] = [Timed(FAST, 9.9, 8.0)]
+    found = candidate_lines(line, records, {"fp32", "bf16"})
+    assert [c.call.kernel.precision for c in found["bf16"]] == ["bf16", "fp32", "bf16"]
+    assert [c.call.kernel.precision for c in found["bf16-some"]] == ["bf16", "fp32", "fp32"]

@@ -12,6 +12,7 @@ from veltair.compiler.records import Ranked
 from veltair.compiler.schedules.base import Knobs
 
 SLOWER_AT_MOST = 1.3  # a candidate that presses less on memory may cost this much time alone
+SPARED = 0.025  # of the time that a coarser precision saves, what the kernels that save least are given up for
 TIE = 1.02  # timings repeat to about 2 %: between settings closer than that the lighter one wins
 DIRECT = "direct"  # the candidate every block falls back on: exact, by the plainest algorithm
 
@@ -51,7 +52,9 @@ def candidate_lines(line: Line, ranked: Mapping[str, Ranked], precisions: Collec
 
     `direct` is the quickest on one core without another algorithm; `fast` may use any; `wide` is the quickest on all cores;
     `lean` moves the fewest bytes beyond the core's own caches and `small` keeps the smallest working set, both among what
-    costs at most SLOWER_AT_MOST; the same again in bf16 where `precisions` hold it and the line has such kernels.
+    costs at most SLOWER_AT_MOST; the same again in bf16 where `precisions` hold it and the line has such kernels. `bf16-some`
+    leaves the kernels exact that would save least: the gate of an attention over channels may cost most of a block's accuracy
+    and none of its time.
     """
     options = [_options(call, ranked, precisions) for call in line.calls]
     exact = [[o for o in each if o.call.kernel.precision == "fp32"] for each in options]
@@ -65,6 +68,7 @@ def candidate_lines(line: Line, ranked: Mapping[str, Ranked], precisions: Collec
     ]
     if options != exact:
         rules += [("bf16", options, _quickest), ("bf16-wide", options, _widest), ("bf16-lean", options, _leanest)]
+        rules += [("bf16-some", _where_it_pays(options, exact), _quickest)]
     found: dict[str, tuple[Chosen, ...]] = {}
     for name, choices, rule in rules:
         made = tuple(rule(each) for each in choices)
@@ -80,6 +84,19 @@ def _options(call: Call, ranked: Mapping[str, Ranked], precisions: Collection[st
         if form.kernel.precision in precisions or form is call
         for timed in ranked.get(form.kernel.key, ())
     ]
+
+
+def _where_it_pays(options: Sequence[list[Chosen]], exact: Sequence[list[Chosen]]) -> list[list[Chosen]]:
+    """The options of each call, only the exact ones where coarser ones save so little that all such calls together save
+    SPARED of what there is to save."""
+    saved = [min(o.us for o in fine) - min(o.us for o in each) for each, fine in zip(options, exact, strict=True)]
+    left, found = SPARED * sum(saved), list(options)
+    for i in sorted(range(len(saved)), key=lambda i: saved[i]):
+        left -= saved[i]
+        if left < 0:
+            break
+        found[i] = exact[i]
+    return found
 
 
 def _quickest(options: Sequence[Chosen]) -> Chosen:
