@@ -75,10 +75,17 @@ class Run:
     busy_core_us: int = 0
     decisions: int = 0  # events handed in
     conflicts: int = 0  # units that got fewer cores than they wanted
-    loads: int = 0
-    evictions: int = 0
+    moved_weights: list[tuple[int, LoadWeights | EvictWeights]] = field(default_factory=list)  # when, and what
     ended_us: int = 0
     stopped: bool = False  # before all was answered, because `until` said so
+
+    @property
+    def loads(self) -> int:
+        return sum(isinstance(action, LoadWeights) for _, action in self.moved_weights)
+
+    @property
+    def evictions(self) -> int:
+        return len(self.moved_weights) - self.loads
 
     def attainment(self) -> dict[TenantId, float]:
         """Share of each tenant's requests that were answered in time. Refused and dropped ones count as missed."""
@@ -206,10 +213,10 @@ class _Play:
             case Drop(request_id, code):
                 self._answer(self._flights.pop(request_id).ended(now_us, code))
             case LoadWeights(name):
-                self._run.loads += 1
+                self._run.moved_weights.append((now_us, action))
                 self._enter(now_us + self._loaded[name].load_us, WeightsLoaded(name))
             case EvictWeights():
-                self._run.evictions += 1
+                self._run.moved_weights.append((now_us, action))
 
     def _start(self, unit: Dispatch, now_us: int) -> None:
         members = (unit.request_id, *unit.riders)
