@@ -2,6 +2,7 @@
 
 `tiny`:  y[1,64] = relu(x[1,64] @ W[64,64]) + rows[ids[1]]   block 0 is the product (variants whole, split), block 1 the rest
 `slow`:  y[1] = x[0] added to itself many times over          two blocks of some 100 ms each
+`rows`:  as `tiny`, compiled for batches of 1, 2 and 4, with one block less at 4
 """
 
 import subprocess
@@ -15,6 +16,7 @@ from tvm import te
 
 from veltair.bundle.format import (
     SCHEMA_VERSION,
+    Batched,
     BlockSpec,
     CallSpec,
     Manifest,
@@ -46,10 +48,10 @@ def tiny_inputs(seed: int = 0) -> dict[str, np.ndarray[Any, Any]]:
     return {"x": random.standard_normal((1, WIDTH), np.float32), "ids": random.integers(0, ROWS, (1,), np.int32)}
 
 
-def _product(name: str, parallel: bool) -> Any:
-    x, w = te.placeholder((1, WIDTH), "float32"), te.placeholder((WIDTH, WIDTH), "float32")
+def _product(name: str, parallel: bool, batch: int = 1) -> Any:
+    x, w = te.placeholder((batch, WIDTH), "float32"), te.placeholder((WIDTH, WIDTH), "float32")
     k = te.reduce_axis((0, WIDTH))
-    y = te.compute((1, WIDTH), lambda i, j: te.sum(x[i, k] * w[k, j], axis=k), name="product")
+    y = te.compute((batch, WIDTH), lambda i, j: te.sum(x[i, k] * w[k, j], axis=k), name="product")
     function = te.create_prim_func([x, w, y]).with_attr("global_symbol", name)
     if not parallel:
         return function
@@ -59,9 +61,10 @@ def _product(name: str, parallel: bool) -> Any:
     return schedule.mod[name]
 
 
-def _rest(name: str) -> Any:
-    h, ids, rows = te.placeholder((1, WIDTH), "float32"), te.placeholder((1,), "int32"), te.placeholder((ROWS, WIDTH), "float32")
-    y = te.compute((1, WIDTH), lambda i, j: te.max(h[i, j], tvm.tirx.const(0.0, "float32")) + rows[ids[i], j])
+def _rest(name: str, batch: int = 1) -> Any:
+    h, ids = te.placeholder((batch, WIDTH), "float32"), te.placeholder((batch,), "int32")
+    rows = te.placeholder((ROWS, WIDTH), "float32")
+    y = te.compute((batch, WIDTH), lambda i, j: te.max(h[i, j], tvm.tirx.const(0.0, "float32")) + rows[ids[i], j])
     return te.create_prim_func([h, ids, rows, y]).with_attr("global_symbol", name)
 
 
@@ -121,6 +124,35 @@ def tiny_manifest() -> Manifest:
     )
 
 
+def rows_manifest() -> Manifest:
+    return msgspec.structs.replace(tiny_manifest(), name="rows", batched=(_rows_at(2), _rows_at(4)))
+
+
+def _rows_at(batch: int) -> Batched:
+    one, stride = tiny_manifest(), 256 * batch
+    offsets = (0, stride, stride + 64, 2 * stride + 64)
+    tensors = tuple(
+        msgspec.structs.replace(tensor, shape=(batch, *tensor.shape[1:]), offset=offset)
+        for tensor, offset in zip(one.tensors, offsets, strict=False)
+    )
+    inputs, outputs = (
+        tuple(msgspec.structs.replace(port, shape=(batch, *port.shape[1:])) for port in ports)
+        for ports in (one.inputs, one.outputs)
+    )
+    product = CallSpec(f"tiny_product_{batch}", (0, 4, 3))
+    rest = CallSpec(f"tiny_rest_{batch}", (3, 1, 5, 2))
+    lists = {"product": (product,), "rest": (rest,)} if batch == 2 else {"all": (product, rest)}
+    blocks = tuple(BlockSpec(name, 0, 0, (_variant(f"of {batch}", 15 * batch, *calls),)) for name, calls in lists.items())
+    return Batched(
+        batch=batch,
+        inputs=inputs,
+        outputs=outputs,
+        tensors=tensors + one.tensors[4:],
+        arena_bytes=3 * stride + 64,
+        blocks=blocks,
+    )
+
+
 def slow_manifest() -> Manifest:
     block = BlockSpec("add", 0, 0, (_variant("only", 100_000, CallSpec("slow_add", (0, 1))),))
     return msgspec.structs.replace(
@@ -152,3 +184,19 @@ def write_tiny_bundles(folder: Path) -> Path:
     slow = build_library(work / "slow.so", {"slow_add": _many_additions("slow_add")})
     write_bundle(folder / "slow", slow_manifest(), b"", slow, {"made": "by hand"})
     return folder
+
+
+def write_rows_bundle(folder: Path) -> Path:
+    """The bundle `rows`, as `folder`."""
+    work = folder.with_name(folder.name + "-build")
+    work.mkdir(parents=True)
+    kernels = {
+        "tiny_product": _product("tiny_product", parallel=False),
+        "tiny_product_split": _product("tiny_product_split", parallel=True),
+        "tiny_rest": _rest("tiny_rest"),
+    }
+    for batch in (2, 4):
+        kernels[f"tiny_product_{batch}"] = _product(f"tiny_product_{batch}", parallel=False, batch=batch)
+        kernels[f"tiny_rest_{batch}"] = _rest(f"tiny_rest_{batch}", batch)
+    weights = [(0, WEIGHT), (WEIGHT.nbytes, TABLE)]
+    return write_bundle(folder, rows_manifest(), weights, build_library(work / "rows.so", kernels), {"made": "by hand"})

@@ -8,6 +8,8 @@ drain_timeout_s = 10.0
 
 [tenants.shop]
 precision = "bf16"             # of products, for all its models: reduced where that is faster; default: "fp32", exact
+priority = 1                   # the higher goes first, whatever the deadlines; default: 0
+weight = 2.0                   # its share of a crowded machine against the others' weights; default: 1
 
 [tenants.shop.models.ocr-det]
 qos_ms = 60                    # default: what the model was compiled for
@@ -31,6 +33,7 @@ from veltair.core.values import PRECISIONS, Precision
 from veltair.errors import ConfigError
 
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:7400"  # loopback: a server that others can reach must be asked for
+MOST_PRIORITY = 100  # more levels than anybody can keep apart: beyond it stands a weight or a QoS in the wrong place
 DEFAULT_QOS_MS = 1000.0  # for a model compiled without --qos and not configured either
 
 
@@ -41,6 +44,8 @@ class ModelQos:
     qos_ms: float | None = None
     percentile: float | None = None
     precision: Precision = "fp32"
+    priority: int = 0  # this and the next are the tenant's, the same for all its models
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,8 @@ class TenantQos(msgspec.Struct, frozen=True):
     qos_us: int
     percentile: float
     precision: Precision = "fp32"  # the coarsest it permits
+    priority: int = 0
+    weight: float = 1.0
 
 
 class EngineSettings(msgspec.Struct, frozen=True):
@@ -171,10 +178,16 @@ def _precision(key: str, value: Any) -> Precision:
     return cast(Precision, value)
 
 
+def _priority(key: str, value: Any) -> int:
+    if type(value) is not int or abs(value) > MOST_PRIORITY:
+        raise ConfigError(f"{key} = {value!r} is no priority; write a whole number within -{MOST_PRIORITY}..{MOST_PRIORITY}")
+    return value
+
+
 def _tenants(key: str, value: Any) -> dict[str, dict[str, ModelQos]]:
     tenants = {}
     for tenant, table in _table(key, value).items():
-        settings = _parsed(f"{key}.{tenant}.", _table(f"{key}.{tenant}", table), {"models": _table, "precision": _precision})
+        settings = _parsed(f"{key}.{tenant}.", _table(f"{key}.{tenant}", table), _TENANT_PARSERS)
         models = settings.pop("models", {})
         if not models:
             raise ConfigError(f"tenant {tenant!r} has no models; add a [{key}.{tenant}.models.MODEL] table")
@@ -193,6 +206,12 @@ def _table(key: str, value: Any) -> dict[str, Any]:
     return value
 
 
+_TENANT_PARSERS: dict[str, Callable[[str, Any], Any]] = {
+    "models": _table,
+    "precision": _precision,
+    "priority": _priority,
+    "weight": _positive,
+}
 _QOS_PARSERS: dict[str, Callable[[str, Any], Any]] = {"qos_ms": _positive, "percentile": _percentile, "precision": _precision}
 _PARSERS: dict[str, Callable[[str, Any], Any]] = {
     "endpoint": _endpoint,

@@ -36,8 +36,8 @@ def test_a_good_request_passes_with_its_tensors_and_its_tenants_qos_as_budget() 
 
 
 def test_a_request_may_run_in_the_precision_that_its_tenant_was_promised() -> None:
-    assert INTAKE.check(*infer(tiny_inputs())).precision == "fp32"
-    assert INTAKE.check(*infer(tiny_inputs(), tenant="bank", model="secret")).precision == "bf16"
+    assert INTAKE.check(*infer(tiny_inputs())).promise.precision == "fp32"
+    assert INTAKE.check(*infer(tiny_inputs(), tenant="bank", model="secret")).promise.precision == "bf16"
 
 
 def test_a_deadline_of_its_own_goes_before_the_qos() -> None:

@@ -135,6 +135,25 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     def batches(self) -> tuple[int, ...]:
         return (self.batch, *(other.batch for other in self.batched))
 
+    @property
+    def stacks(self) -> dict[int, int]:
+        """How many requests of this batch size which other size takes in one run: count to batch.
+
+        Those where every input and output holds the requests side by side along its first axis; one that is the same for all
+        could not tell them apart.
+        """
+        ports = (*self.inputs, *self.outputs)
+        return {
+            other.batch // self.batch: other.batch
+            for other in self.batched
+            if other.batch > self.batch
+            and other.batch % self.batch == 0
+            and all(
+                port.shape and many.shape == (port.shape[0] * (other.batch // self.batch), *port.shape[1:])
+                for port, many in zip(ports, (*other.inputs, *other.outputs), strict=True)
+            )
+        }
+
     def at_batch(self, batch: int) -> "Manifest":
         """The same bundle seen at another batch size. Raises ValueError where it was not compiled for it."""
         if batch == self.batch:

@@ -155,7 +155,7 @@ def list_bundles(folder: Path) -> list[Path]:
 
 
 def to_model(manifest: Manifest) -> Model:
-    """What the scheduler needs to know of a bundle."""
+    """What the scheduler needs to know of a bundle, and of what answers several requests in one run."""
     return Model(
         ModelName(manifest.name),
         tuple(
@@ -174,6 +174,7 @@ def to_model(manifest: Manifest) -> Model:
             )
             for block in manifest.blocks
         ),
+        {count: to_model(manifest.at_batch(batch)) for count, batch in manifest.stacks.items()},
     )
 
 

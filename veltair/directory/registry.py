@@ -65,7 +65,7 @@ def _promise(tenant: str, model: str, qos: ModelQos, manifest: Manifest) -> Tena
     compiled = manifest.qos
     qos_ms = qos.qos_ms or (compiled.target_ms if compiled else DEFAULT_QOS_MS)
     percentile = qos.percentile or (compiled.percentile if compiled else DEFAULT_PERCENTILE)
-    return TenantQos(tenant, model, max(1, round(qos_ms * 1000)), percentile, qos.precision)
+    return TenantQos(tenant, model, max(1, round(qos_ms * 1000)), percentile, qos.precision, qos.priority, qos.weight)
 
 
 def _info(manifest: Manifest, promises: Iterable[TenantQos]) -> ModelInfo:

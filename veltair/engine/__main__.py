@@ -75,7 +75,7 @@ def serve(settings: EngineSettings) -> None:
         log.write(started(settings, programs, clock()))
     wake_up = WakeUp()
     outbox = Outbox(wake_up)
-    stage = Stage(scheduler, cores, clock, outbox.put, log.write if log else lambda _: None, outbox.broken)
+    stage = Stage(scheduler, cores, clock, outbox.put, log.write if log else lambda _: None, outbox.broken, wake_up.ring)
     context = zmq.Context()
     router = bind(context, settings.endpoint)
     endpoint = router.getsockopt_string(zmq.LAST_ENDPOINT)

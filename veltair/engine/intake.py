@@ -8,7 +8,6 @@ import numpy as np
 from veltair.bundle.check import tensor_bytes
 from veltair.bundle.format import PortSpec
 from veltair.config import TenantQos
-from veltair.core.values import Precision
 from veltair.engine.program import Program
 from veltair.errors import BadDeadline, BadTensor, UnknownModel, UnknownTenant
 from veltair.wire.frames import DTYPES, Array, Buffer, tensors_from
@@ -24,7 +23,7 @@ class Checked:
     program: Program
     inputs: dict[str, Array]
     budget_us: int
-    precision: Precision
+    promise: TenantQos
 
 
 class Intake:
@@ -58,7 +57,7 @@ class Intake:
             inputs = tensors_from(infer.tensors, frames)
             check_inputs(ports, inputs)
         check_ranges(ports, inputs)
-        return Checked(program, inputs, budget_us, promise.precision)
+        return Checked(program, inputs, budget_us, promise)
 
 
 def _headers(program: Program) -> tuple[TensorHeader, ...]:

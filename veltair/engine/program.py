@@ -82,9 +82,10 @@ class _Error(ctypes.Structure):
 
 
 class Arena:
-    """The activation memory of one request, with every kernel call bound to it. One thread may use it at a time.
+    """The activation memory of one run, with every kernel call bound to it. One thread may use it at a time.
 
-    Pooled, so it holds what the request before left in it; kernels must not count on zeros.
+    `shares` has the ports' memory of each request that the run answers, by name: all of it for one alone. Arenas are pooled, so
+    one holds what the request before left in it; kernels must not count on zeros.
     """
 
     def __init__(self, program: "Program") -> None:
@@ -98,6 +99,10 @@ class Arena:
             *(_dltensor(spec, bases.get(spec.kind, arena)) for spec in manifest.tensors)
         )
         self.views = {port.name: self._view(manifest.tensors[port.tensor]) for port in (*manifest.inputs, *manifest.outputs)}
+        self.shares = [
+            {name: _share(view, place, program.requests) for name, view in self.views.items()}
+            for place in range(program.requests)
+        ]
         self.calls = [
             [self._bind(program, call) for call in variant.calls] for block in manifest.blocks for variant in block.variants
         ]
@@ -116,21 +121,15 @@ class Arena:
         return _Call(program.kernel(call.symbol), args, len(args), *(call.iterations or (0, 0, 0)))
 
 
-class Program:
-    """One bundle, loaded. Thread-safe: several lanes may run it at once, each on its own arena."""
+class Library:
+    """The kernels of a blocks.so, in memory."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        self.bundle = bundle
-        self.name = bundle.name
-        self.output_headers = tuple(TensorHeader(port.name, port.dtype, port.shape) for port in bundle.manifest.outputs)
-        self._variants_before = [0, *accumulate(len(block.variants) for block in bundle.manifest.blocks)]
-        self._units: dict[tuple[int, int, tuple[int, ...]], Any] = {}
-        self._pool: deque[Arena] = deque()
-        self._module, self._library = _load(bundle.blocks_so)
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._module, self._library = _load(path)
         self._kernels: dict[str, int] = {}
-        self._run = self._library.veltair_run
-        self._run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p]
-        self.release(Arena(self))  # binds every call once, so that a missing kernel shows now and not on a request
+        self.run = self._library.veltair_run
+        self.run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p]
 
     def kernel(self, symbol: str) -> int:
         """Address of a kernel; raises BundleCorrupt where blocks.so does not export it."""
@@ -138,12 +137,37 @@ class Program:
             try:
                 function = getattr(self._library, SYMBOL_PREFIX + symbol)
             except AttributeError as error:
-                path = self.bundle.blocks_so
                 raise BundleCorrupt(
-                    f"{path} has no kernel {symbol!r} that the manifest names; compile the model again"
+                    f"{self._path} has no kernel {symbol!r} that the manifest names; compile the model again"
                 ) from error
             self._kernels[symbol] = ctypes.cast(function, ctypes.c_void_p).value or 0
         return self._kernels[symbol]
+
+
+class Program:
+    """One bundle, loaded. Thread-safe: several lanes may run it at once, each on its own arena.
+
+    `batches` has the programs that answer several requests in one run, by their number; they share the library.
+    """
+
+    def __init__(self, bundle: Bundle, library: Library | None = None, requests: int = 1) -> None:
+        self.bundle = bundle
+        self.requests = requests
+        self.name = bundle.name
+        self.output_headers = tuple(TensorHeader(port.name, port.dtype, port.shape) for port in bundle.manifest.outputs)
+        self._variants_before = [0, *accumulate(len(block.variants) for block in bundle.manifest.blocks)]
+        self._units: dict[tuple[int, int, tuple[int, ...]], Any] = {}
+        self._pool: deque[Arena] = deque()
+        self._library = library or Library(bundle.blocks_so)
+        self._run = self._library.run
+        self.batches = {
+            count: Program(bundle.at_batch(batch), self._library, count) for count, batch in bundle.manifest.stacks.items()
+        }
+        self.release(Arena(self))  # binds every call once, so that a missing kernel shows now and not on a request
+
+    def kernel(self, symbol: str) -> int:
+        """Address of a kernel; raises BundleCorrupt where blocks.so does not export it."""
+        return self._library.kernel(symbol)
 
     def new_arena(self) -> Arena:
         try:
@@ -155,18 +179,20 @@ class Program:
         """Give an arena back. Whoever still holds views of it must be done with them."""
         self._pool.append(arena)
 
-    def write_inputs(self, arena: Arena, inputs: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Shapes and dtypes have been checked by the caller."""
+    def write_inputs(self, arena: Arena, inputs: Mapping[str, npt.NDArray[Any]], place: int = 0) -> None:
+        """Of the request at `place` of the run. Shapes and dtypes have been checked by the caller."""
+        share = arena.shares[place]
         for name, value in inputs.items():
-            arena.views[name][...] = value
+            share[name][...] = value
 
     def read_outputs(self, arena: Arena) -> dict[str, npt.NDArray[Any]]:
         """Copies, since the arena goes on to the next request."""
         return {port.name: arena.views[port.name].copy() for port in self.bundle.manifest.outputs}
 
-    def output_bytes(self, arena: Arena) -> list[bytes]:
-        """As `read_outputs`, each as the frame that is sent for it; `output_headers` tells of them."""
-        return [arena.views[header.name].tobytes() for header in self.output_headers]
+    def output_bytes(self, arena: Arena, place: int = 0) -> list[bytes]:
+        """Copies of the outputs of the request at `place`, each as the frame that is sent for it, in the manifest's order."""
+        share = arena.shares[place]
+        return [share[header.name].tobytes() for header in self.output_headers]
 
     def run(self, arena: Arena, first_block: int, end_block: int, variants: tuple[int, ...]) -> tuple[int, ...]:
         """Run blocks first_block <= i < end_block, block i as variant `variants[i - first_block]`; microseconds a block.
@@ -216,6 +242,14 @@ def _dltensor(spec: TensorSpec, base: int) -> _DLTensor:
     return _DLTensor(
         base + spec.offset, CPU, 0, len(spec.shape), DTYPE_CODES[kind], bits, 1, extents(*spec.shape), extents(*strides), 0
     )  # fmt: skip
+
+
+def _share(view: npt.NDArray[Any], place: int, requests: int) -> npt.NDArray[Any]:
+    """What belongs to one of the requests that lie side by side along the first axis."""
+    if requests == 1:
+        return view
+    rows = len(view) // requests
+    return view[place * rows : (place + 1) * rows]
 
 
 def _load(path: Path) -> tuple[Any, ctypes.CDLL]:

@@ -16,8 +16,9 @@ from importlib.metadata import version
 import msgspec
 import zmq
 
+from veltair.engine.flights import Answer
 from veltair.engine.intake import Intake
-from veltair.engine.stage import Answer, Stage
+from veltair.engine.stage import Stage
 from veltair.errors import BadMessage, Draining, EngineFailed, RequestError
 from veltair.wire.frames import Buffer
 from veltair.wire.messages import (
@@ -116,7 +117,7 @@ class Outbox:
 
 
 class Service:
-    """The loop: receive, check, hand over; send what the lanes finished; end when drained."""
+    """The loop: receive, check, hand over; tell when time has run out; send what the lanes finished; end when drained."""
 
     def __init__(
         self, router: "zmq.Socket[bytes]", intake: Intake, stage: Stage, outbox: Outbox, wake_up: WakeUp, policy: str
@@ -149,6 +150,7 @@ class Service:
         poller.register(self._router, zmq.POLLIN)
         poller.register(self._wake_up.read_end, zmq.POLLIN)
         while True:
+            timer_us = self._stage.tick()
             self._send_answers()  # before new requests are looked at: theirs is the tighter deadline
             if self._outbox.error is not None:
                 raise self._outbox.error
@@ -161,14 +163,18 @@ class Service:
             if self._signals > 1 or time.monotonic() >= self._give_up_at_s:
                 self._stage.give_up(Draining("the server shut down before this request was done; ask another one"))
                 return
-            ready = dict(poller.poll(self._poll_ms()))
+            ready = dict(poller.poll(self._poll_ms(timer_us)))
             if self._wake_up.read_end in ready:
                 self._wake_up.clear()
             if self._router in ready:
                 self._receive()
 
-    def _poll_ms(self) -> int | None:
-        return max(0, math.ceil((self._give_up_at_s - time.monotonic()) * 1e3)) if self._draining else None
+    def _poll_ms(self, timer_us: int | None) -> int | None:
+        """Until the timer or the end of our patience, whichever comes first. None: until something comes."""
+        ms = float("inf") if timer_us is None else timer_us / 1e3
+        if self._draining:
+            ms = min(ms, max(0.0, (self._give_up_at_s - time.monotonic()) * 1e3))
+        return math.ceil(ms) if math.isfinite(ms) else None
 
     def _receive(self) -> None:
         """One message a time, so that answers get out between the requests of a burst."""

@@ -12,52 +12,19 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from veltair.core.actions import Action, Complete, Dispatch, Drop, EvictWeights, LoadWeights, Refuse
-from veltair.core.events import DrainStarted, Event, RequestArrived, RequestCancelled, UnitFailed, UnitFinished
+from veltair.core.events import DrainStarted, Event, RequestArrived, RequestCancelled, TimerFired, UnitFailed, UnitFinished
 from veltair.core.scheduler import Scheduler
 from veltair.core.values import CoreId, ModelName, Request, RequestId, TenantId
+from veltair.engine.flights import Answer, Flight, Ride, Task, completed, failure_of, reply_of, ride_of, set_off
 from veltair.engine.intake import Checked
 from veltair.engine.lanes import Lane, ThisThread
-from veltair.engine.program import Arena, Program
 from veltair.errors import EngineFailed, RequestError
 from veltair.observe import records
-from veltair.wire.frames import Array, Buffer, frames_of
-from veltair.wire.messages import Failure, Infer, InferReply, encode
+from veltair.wire.frames import Buffer
+from veltair.wire.messages import Infer, InferReply, encode
 
 RETURN_US = 700  # from the last kernel's end to the client's hands on a busy machine: part of what the deadline must cover
 SHORT_US = 150  # about two hand-overs between threads: a unit predicted to be shorter runs where its request arrived
-
-
-@dataclass(slots=True)
-class Flight:
-    """One accepted request on its way through the engine."""
-
-    request: Request
-    client: bytes  # the ROUTER's name of the peer
-    wire_id: str
-    program: Program
-    inputs: dict[str, Array] | None  # until its first unit writes them into the arena
-    variants: list[str]
-    arena: Arena | None = None
-    first_run_us: int = 0
-    units: int = 0
-    cores: int = 0
-    running: bool = False
-    answered: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A unit on its way to a lane."""
-
-    flight: Flight
-    dispatch: Dispatch
-    decided_us: int
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    client: bytes
-    frames: list[Buffer]
 
 
 @dataclass(slots=True)
@@ -65,13 +32,17 @@ class _Deeds:
     """What a decision asks for, to be done after the lock is released."""
 
     answers: list[Answer] = field(default_factory=list)
-    completed: list[tuple[Flight, InferReply]] = field(default_factory=list)  # outputs are still in the arena
+    completed: dict[Ride, list[tuple[Flight, InferReply]]] = field(default_factory=dict)  # outputs are still in the arena
     given: list[tuple[Lane[Task], Task]] = field(default_factory=list)
     mine: Task | None = None
+    ring: bool = False  # the timer's time has come nearer than its thread knows
 
 
 class Stage:
-    """`answer` is called from any thread; it must not block. `broken` is told of an error that the engine cannot survive."""
+    """`answer` is called from any thread; it must not block. `broken` is told of an error that the engine cannot survive.
+
+    `ring` wakes the thread that calls `tick`, where it is to come sooner than it was told.
+    """
 
     def __init__(
         self,
@@ -81,14 +52,18 @@ class Stage:
         answer: Callable[[Answer], None],
         log: Callable[[records.Record], None],
         broken: Callable[[Exception], None],
+        ring: Callable[[], None],
     ) -> None:
         self._scheduler = scheduler
         self._clock = clock
         self._answer = answer
         self._log = log
+        self._ring = ring
         self._lock = threading.Lock()
         self._flights: dict[RequestId, Flight] = {}
         self._by_client: dict[tuple[bytes, str], RequestId] = {}
+        self._rides: dict[RequestId, Ride] = {}  # under way, by the first of each
+        self._told_wake_us: int | None = None  # what `tick` said last
         self._arrivals = 0
         self._gave_up = False
         self._this_thread = ThisThread()
@@ -121,10 +96,11 @@ class Stage:
                 ModelName(infer.model),
                 now_us,
                 now_us + checked.budget_us - min(RETURN_US, checked.budget_us // 10),
-                checked.precision,
+                checked.promise.precision,
+                checked.promise.priority,
+                checked.promise.weight,
             )
-            names = [""] * len(checked.program.bundle.manifest.blocks)
-            self._flights[request.id] = Flight(request, client, infer.request_id, checked.program, checked.inputs, names)
+            self._flights[request.id] = Flight(request, client, infer.request_id, checked.program, checked.inputs)
             self._by_client[client, infer.request_id] = request.id
             self._log(records.Arrived(now_us, request.id, infer.tenant, infer.model, request.deadline_us))
             deeds = self._decide(RequestArrived(request), now_us)
@@ -150,6 +126,18 @@ class Stage:
             deeds = self._decide(RequestCancelled(request_id), self._clock()) if request_id is not None else _Deeds()
         self._do(deeds)
 
+    def tick(self) -> int | None:
+        """Tell the core where the time it waits for has come. Returns in how many microseconds to call again at the latest."""
+        with self._lock:
+            now_us, wake_us = self._clock(), self._scheduler.wake_us
+            deeds = _Deeds()
+            if wake_us is not None and now_us >= wake_us:
+                deeds = self._decide(TimerFired(), now_us)
+                wake_us = self._scheduler.wake_us
+            self._told_wake_us = wake_us
+        self._do(deeds)
+        return None if wake_us is None or self._gave_up else max(0, wake_us - now_us)
+
     def drain(self) -> None:
         with self._lock:
             deeds = self._decide(DrainStarted(), self._clock())
@@ -165,35 +153,33 @@ class Stage:
                 request = flight.request
                 self._log(records.Dropped(self._clock(), request.id, request.tenant, request.model, error.code, str(error)))
         for flight in flights:
-            self._answer(_failure(flight, error.code, str(error)))
+            self._answer(failure_of(flight, error.code, str(error)))
 
     def _work(self, lane: Lane[Task], task: Task, hands: ThisThread | None = None) -> Task | None:
-        flight, dispatch = task.flight, task.dispatch
-        (hands or lane).take_cores(dispatch.lease.cores)
-        event, record = self._run(flight, dispatch, task.decided_us)
+        (hands or lane).take_cores(task.dispatch.lease.cores)
+        event, record = self._run(task)
         with self._lock:
-            flight.running = False
+            task.ride.running = False
             self._log(record)
-            if flight.answered:  # dropped while it ran
-                self._release(flight)
+            self._end_if_over(task.ride)  # everybody in it may have been answered while it ran
             deeds = self._decide(event, record.at_us, lane)
+            if hands is None:
+                wake_us = self._scheduler.wake_us
+                deeds.ring = wake_us is not None and (self._told_wake_us is None or wake_us < self._told_wake_us)
         self._do(deeds)
         return deeds.mine
 
-    def _run(self, flight: Flight, dispatch: Dispatch, decided_us: int) -> tuple[UnitFinished | UnitFailed, records.Finished]:
-        lease, program = dispatch.lease.id, flight.program
-        if flight.arena is None:  # not on arrival: who only waits should hold its inputs and no more
-            flight.arena = program.new_arena()
-            program.write_inputs(flight.arena, flight.inputs or {})
-            flight.inputs = None
+    def _run(self, task: Task) -> tuple[UnitFinished | UnitFailed, records.Finished]:
+        ride, dispatch = task.ride, task.dispatch
+        lease = dispatch.lease.id
+        arena = ride.board()
         try:
-            block_us = program.run(flight.arena, dispatch.first_block, dispatch.end_block, dispatch.variants)
+            block_us = ride.program.run(arena, dispatch.first_block, dispatch.end_block, dispatch.variants)
         except EngineFailed as error:
-            return UnitFailed(lease, str(error)), records.Finished(self._clock(), lease, flight.request.id, 0, failed=str(error))
+            return UnitFailed(lease, str(error)), records.Finished(self._clock(), lease, ride.id, 0, failed=str(error))
         now_us = self._clock()
-        record = records.Finished(now_us, lease, flight.request.id, sum(block_us), block_us)
         # What the core foretells is when a unit is over, so it learns from the whole way, hand-over included.
-        return UnitFinished(lease, now_us - decided_us), record
+        return UnitFinished(lease, now_us - task.decided_us), records.Finished(now_us, lease, ride.id, sum(block_us), block_us)
 
     def _decide(self, event: Event, now_us: int, lane: Lane[Task] | None = None) -> _Deeds:
         """Under the lock. `lane` is the one that calls: it becomes idle, and is the first to be given a unit."""
@@ -216,83 +202,58 @@ class Stage:
 
     def _note(self, action: Action, now_us: int, deeds: _Deeds) -> Task | None:
         """Bring the ledger and the log up to date with one action."""
+        if isinstance(action, Dispatch):
+            ride = self._rides.get(action.request_id) or self._begin(action, now_us)
+            self._log(set_off(ride, action, now_us, self._scheduler.waiting))
+            return Task(ride, action, now_us)
         assert not isinstance(action, LoadWeights | EvictWeights), "an engine's models are all resident: it has no budget"
         flight = self._flights[action.request_id]
         request = flight.request
         who = (request.id, request.tenant, request.model)
+        self._close(flight)
         match action:
-            case Dispatch():
-                self._log(self._dispatched(action, flight, now_us))
-                return Task(flight, action, now_us)
-            case Complete(_, predicted_us):
-                self._close(flight)
-                latency_us = now_us - request.arrived_us
-                self._log(records.Completed(now_us, *who, latency_us, predicted_us, request.deadline_us))
-                queued_us = flight.first_run_us - request.arrived_us
-                outputs = flight.program.output_headers
-                reply = InferReply(
-                    flight.wire_id,
-                    outputs,
-                    predicted_us,
-                    latency_us,
-                    queued_us,
-                    flight.units,
-                    tuple(flight.variants),
-                    flight.cores,
-                )
-                deeds.completed.append((flight, reply))
+            case Complete():
+                assert flight.ride is not None, f"{request.id} completes, but no unit of it ran"
+                self._rides.pop(flight.ride.id, None)
+                self._log(completed(flight, action, now_us))
+                deeds.completed.setdefault(flight.ride, []).append((flight, reply_of(flight, flight.ride, action, now_us)))
             case Refuse(_, code, reason, earliest_deadline_us):
-                self._close(flight)
                 earliest_us = None if earliest_deadline_us is None else earliest_deadline_us - now_us
                 self._log(records.Refused(now_us, *who, code, reason, earliest_us))
-                deeds.answers.append(_failure(flight, code, reason, earliest_us))
+                deeds.answers.append(failure_of(flight, code, reason, earliest_us))
             case Drop(_, code, reason):
-                self._close(flight)
                 self._log(records.Dropped(now_us, *who, code, reason))
-                deeds.answers.append(_failure(flight, code, reason))
-                if not flight.running:
-                    self._release(flight)
+                deeds.answers.append(failure_of(flight, code, reason))
+                if flight.ride is not None:
+                    self._end_if_over(flight.ride)
             case _:
                 assert_never(action)
         return None
 
-    def _dispatched(self, dispatch: Dispatch, flight: Flight, now_us: int) -> records.Dispatched:
-        blocks = flight.program.bundle.manifest.blocks[dispatch.first_block : dispatch.end_block]
-        names = tuple(block.variants[number].name for block, number in zip(blocks, dispatch.variants, strict=True))
-        flight.variants[dispatch.first_block : dispatch.end_block] = names
-        flight.first_run_us = flight.first_run_us if flight.units else now_us
-        flight.units += 1
-        flight.cores = max(flight.cores, len(dispatch.lease.cores))
-        flight.running = True
-        request = flight.request
-        return records.Dispatched(
-            now_us,
-            request.id,
-            request.tenant,
-            request.model,
-            dispatch.lease.id,
-            dispatch.lease.cores,
-            dispatch.first_block,
-            dispatch.end_block,
-            names,
-            dispatch.predicted_us,
-            dispatch.pressure,
-            dispatch.reason,
-            tuple(records.RejectedChoice(choice.what, choice.why) for choice in dispatch.rejected),
-            self._scheduler.waiting,
-        )
+    def _begin(self, dispatch: Dispatch, now_us: int) -> Ride:
+        ride = ride_of(tuple(self._flights[member] for member in (dispatch.request_id, *dispatch.riders)), now_us)
+        self._rides[ride.id] = ride
+        return ride
+
+    def _end_if_over(self, ride: Ride) -> None:
+        if ride.over and not ride.running and self._rides.pop(ride.id, None) is not None:
+            ride.leave()
 
     def _do(self, deeds: _Deeds) -> None:
         """Outside of the lock: wake lanes first, since the copies below take longer."""
         for lane, task in deeds.given:
             lane.give(task)
-        for flight, reply in deeds.completed:
-            assert flight.arena is not None, "a request completes only after a unit of it ran"
-            frames: list[Buffer] = [encode(reply), *flight.program.output_bytes(flight.arena)]
-            self._release(flight)
-            self._answer(Answer(flight.client, frames))
+        for ride, replies in deeds.completed.items():
+            arena = ride.arena
+            assert arena is not None, "a request completes only after a unit of it ran"
+            for flight, reply in replies:
+                frames: list[Buffer] = [encode(reply), *ride.program.output_bytes(arena, ride.members.index(flight))]
+                deeds.answers.append(Answer(flight.client, frames))
+            ride.leave()
         for answer in deeds.answers:
             self._answer(answer)
+        if deeds.ring:
+            self._ring()
 
     def _idle_lane(self, cores: tuple[CoreId, ...]) -> Lane[Task]:
         lane = next((lane for lane in self._idle if lane.cores == cores), self._idle[-1])  # it need not set its cores again
@@ -305,15 +266,6 @@ class Stage:
         del self._flights[flight.request.id]
         del self._by_client[flight.client, flight.wire_id]
 
-    def _release(self, flight: Flight) -> None:
-        if flight.arena is not None:
-            flight.program.release(flight.arena)
-            flight.arena = None
-
 
 def _is_short(task: Task) -> bool:
     return task.dispatch.predicted_us <= SHORT_US and len(task.dispatch.lease.cores) == 1
-
-
-def _failure(flight: Flight, code: str, message: str, earliest_us: int | None = None) -> Answer:
-    return Answer(flight.client, frames_of(Failure(flight.wire_id, code, message, earliest_us), {}))
