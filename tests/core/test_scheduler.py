@@ -114,7 +114,7 @@ def test_replacing_a_model_leaves_requests_under_way_on_their_own_blocks(core: S
     core.handle(arrived("third", "ads", 1_000, 50_000), 1_000)
     _, third = core.handle(UnitFinished(second.lease.id, 1_000), 2_000)
     assert isinstance(third, Dispatch)
-    assert third.end_block == 2
+    assert third.predicted_us == 300 * third.end_block  # as many of the new blocks as the policy likes
 
 
 def test_an_id_that_is_under_way_is_rejected_and_the_first_request_lives_on(core: Scheduler) -> None:
@@ -146,7 +146,7 @@ def test_a_fact_told_a_little_late_does_not_turn_time_back(core: Scheduler) -> N
 
 
 def test_an_unknown_policy_is_named_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="policy 'lifo' is unknown; choose one of: veltair, fcfs"):
+    with pytest.raises(ConfigError, match=r"policy 'lifo' is unknown; choose one of: veltair, .*fcfs"):
         make_policy("lifo")
 
 
