@@ -8,6 +8,7 @@ _COMMANDS = {
     "compile": ("veltair.cli.compile", "compile_command", "Compile an ONNX model into a bundle."),
     "serve": ("veltair.cli.serve", "serve", "Serve bundles to tenants."),
     "bench": ("veltair.cli.bench", "bench", "Send open-loop load and report what each tenant got."),
+    "simulate": ("veltair.cli.simulate", "simulate", "Try tenants, machines and policies on a virtual clock."),
     "dashboard": ("veltair.cli.dashboard", "dashboard", "Turn decision logs into one HTML page."),
     "models": ("veltair.cli.models", "models", "List the models that can be compiled by name."),
     "health": ("veltair.cli.health", "health", "Ask a server how it is and what it serves."),
@@ -50,6 +51,7 @@ class _Lazy(click.Group):
       veltair serve artifacts/ --config veltair.toml --log decisions.jsonl
       veltair bench --scenario mixed.toml --endpoint tcp://127.0.0.1:7400
       veltair dashboard decisions.jsonl -o page.html
+      veltair simulate --cores 64 --workload mixed --policy veltair,fcfs
 
     \b
     Shell completion (bash; zsh and fish likewise):

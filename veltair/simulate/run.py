@@ -4,13 +4,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 from veltair.core.policies import make_policy
 from veltair.simulate.result import Detail, LargestLoad, LoadPoint, PolicyResult, Result
 from veltair.simulate.search import LADDER, Found, combine, find, is_kept
-from veltair.simulate.setting import Setting, compare_at, prepare, scenario
+from veltair.simulate.setting import Setting, compare_at, prepare, scenario, serve
 from veltair.simulate.tally import look
+from veltair.simulate.trace import watch_trace
 from veltair.simulate.workload import Workload
 
 Shown = Callable[[str, float], None]
@@ -47,6 +49,14 @@ def simulate(
     else:
         results = _in_processes(setting, policies, seeds, jobs, on_progress)
     return Result(scenario=scenario(setting, tuple(seeds)), policies=tuple(results))
+
+
+def trace(workload: Workload, policy: str, seed: int, path: Path) -> None:
+    """Write one run, at the load of the close look, for Perfetto."""
+    setting = prepare(workload)
+    about = {"policy": policy, "workload": workload.name, "seed": str(seed)}
+    with watch_trace(path, setting.machine, about) as watch:
+        serve(setting, policy, compare_at(setting), seed, watch=watch)
 
 
 def _searching(on_progress: Shown, policy: str, number: int, seeds: int) -> Callable[[float], None]:

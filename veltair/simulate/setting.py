@@ -17,7 +17,7 @@ from veltair.errors import ConfigError
 from veltair.simulate.arrivals import ClosedLoop, Tickets, times_s
 from veltair.simulate.costs import Known, read_models
 from veltair.simulate.result import MachineInfo, ModelInfo, Scenario, TenantInfo
-from veltair.simulate.virtual import Outcome, Run, Span, play
+from veltair.simulate.virtual import Outcome, Run, Span, Step, play
 from veltair.simulate.workload import Closed, MachineSpec, Tenant, Workload
 from veltair.simulate.world import Contended
 
@@ -149,6 +149,7 @@ def serve(
     *,
     until: Callable[[Outcome, Arriving], bool] | None = None,
     span_ended: Callable[[Span], None] | None = None,
+    watch: Callable[[Step], None] | None = None,
 ) -> Run:
     """One run: all models are there at 0, then the tenants' requests come at `per_s` in all until there were enough."""
     workload, come = setting.workload, arriving(setting, per_s, seed)
@@ -173,14 +174,8 @@ def serve(
         follow_up=follow_up if come.loops else None,
         until=None if until is None else lambda outcome: until(outcome, come),
         span_ended=span_ended,
+        watch=watch,
     )
-
-
-def with_machine(workload: Workload, cores: int | None) -> Workload:
-    """The same on another number of cores."""
-    if cores is None:
-        return workload
-    return msgspec.structs.replace(workload, machine=msgspec.structs.replace(workload.machine, cores=cores))
 
 
 def _machine(spec: MachineSpec) -> Machine:

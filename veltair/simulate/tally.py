@@ -13,7 +13,7 @@ from veltair.simulate.setting import Setting, serve
 from veltair.simulate.virtual import Outcome, Run, Span
 
 BINS_PER_OCTAVE = 8
-MOST_LEASES = 2_000  # of a timeline: more cannot be told apart on a screen, and a page must stay small
+MOST_LEASES = 1_000  # of a timeline: more cannot be told apart on a screen, and a page must stay small
 
 
 def look(setting: Setting, policy: str, per_s: float, seeds: Sequence[int], *, timeline: bool = True) -> Detail:
