@@ -15,25 +15,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from veltair.core.backlog import Backlog, Entry, Rank, rank_of
+from veltair.core.backlog import Backlog, Entry, InFlight, Rank, rank_of
 from veltair.core.cores import fewest_cores
 from veltair.core.interference import pressure_on
 from veltair.core.policies.protocol import Accepted, Refused, UnitPlan
 from veltair.core.state import Job, Ledger
 
-NEAR = 24
+NEAR = 16
 ATTEMPTS = 2  # to find an earlier feasible deadline than "behind everybody"
 ROOM_SHARE = 0.5  # of the newcomer's own slack at most: a tenant that asks too much cannot shut out the others
-
-
-class _Held(NamedTuple):
-    """Cores in use: until the unit ends, and then, if nobody ahead of it in line takes them, until its request is done."""
-
-    ends_us: int  # the unit
-    rank: Rank
-    rest_us: int  # after the unit
-    cores: int
-    deadline_us: int
 
 
 class _Verdict(NamedTuple):
@@ -54,8 +44,8 @@ class Admission:
 
     def __init__(self, cores: int) -> None:
         self.backlog = Backlog(cores)
-        self._held: list[_Held] = []  # by end
-        self._of: dict[Job, _Held] = {}
+        self._in_flight = InFlight()
+        self._running: dict[Job, Rank] = {}
         self._ranks: dict[Job, Rank] = {}  # of those that wait
 
     def wait(self, job: Job, ledger: Ledger, now_us: int) -> None:
@@ -69,28 +59,22 @@ class Admission:
             self.backlog.remove(self._ranks.pop(member))
         costs = job.costs if not plan.riders else job.costs.batches[1 + len(plan.riders)]
         rest_us = round(costs.fastest(cores, plan.pressure).rest_us(plan.end_block) * ledger.cautious_correction(job, now_us))
-        self._hold(job, _Held(now_us + plan.predicted_us, rank_of(job), rest_us, cores, job.deadline_us))
+        self._running[job] = rank = rank_of(job)
+        self._in_flight.add(Entry(rank, rest_us, cores, now_us + plan.predicted_us, job))
 
     def waits(self, job: Job) -> bool:
         return job in self._ranks
 
     def end(self, job: Job) -> None:
         """Its unit is over, and its cores are idle again."""
-        held = self._of.pop(job)
-        del self._held[bisect_left(self._held, held)]
+        self._in_flight.remove(self._running.pop(job))
 
     def leave(self, job: Job) -> None:
         rank = self._ranks.pop(job, None)
         if rank is not None:
             self.backlog.remove(rank)
-        elif job in self._of:  # its unit keeps the cores, but nothing follows
-            held = self._of[job]
-            self.end(job)
-            self._hold(job, held._replace(rest_us=0))
-
-    def _hold(self, job: Job, held: _Held) -> None:
-        self._of[job] = held
-        insort(self._held, held)
+        elif job in self._running:  # its unit keeps the cores, but nothing follows
+            self._in_flight.add(self._in_flight.remove(self._running[job])._replace(us=0))
 
     def judge(self, job: Job, ledger: Ledger, now_us: int, wish: Wish) -> Accepted | Refused:
         """A refusal's deadline holds if asked again now."""
@@ -111,11 +95,11 @@ class Admission:
     def _behind_all(self, job: Job, deadline_us: int, wish: Wish, ledger: Ledger, now_us: int) -> int:
         """A deadline so late that nobody stands behind, whatever the cores: there is no later place and no slower way."""
         last = self.backlog.last
-        behind_us = max([deadline_us, *(h.deadline_us for h in self._held), last.deadline_us if last else 0]) + 1
+        behind_us = max([deadline_us, self._in_flight.latest_deadline_us(), last.deadline_us if last else 0]) + 1
         guest_us = 0 if wish.guest is None else wish.guest.costs.least_core_us
         narrow_us = job.costs.fastest(job.costs.narrowest, pressure_on(ledger)).rest_us(0)
         slowest_us = round(narrow_us * ledger.cautious_correction(job, now_us)) + 1
-        new = _entry(job, 0, rank_of(job, behind_us + slowest_us), now_us, ledger)
+        new = _entry(job, 0, rank_of(job, max(behind_us, job.ready_us) + slowest_us), now_us, ledger)
         return max(new.deadline_us, self._insert(new, ledger, now_us).finish_us + wish.room_us + guest_us)
 
     def _leaves_place(self, new: Entry, guest: Job | None, ledger: Ledger, now_us: int) -> bool:
@@ -132,39 +116,35 @@ class Admission:
     def _insert(self, new: Entry, ledger: Ledger, now_us: int, also: tuple[Entry, ...] = ()) -> _Verdict:
         """Put it in line (beside `also`, which are not in line yet): when it would be done, and who would miss for it."""
         if not self.backlog and not also and len(ledger.idle) >= new.cores:
-            return _Verdict(now_us + new.us, None)
+            return _Verdict(new.ready_us + new.us, None)
         around = self.backlog.around(new.rank, NEAR)
         before, behind = around.before, around.behind
+        free = self._in_flight.free_us(new.rank, len(ledger.idle), now_us)
+        rests, rest_work = self._in_flight.behind(new.rank, NEAR)
+        far_slack = None if around.far_room is None else around.far_room - sum(free) - rest_work
+        if rests:
+            behind = sorted(rests + behind)
         for entry in also:
             insort(before if entry.rank < new.rank else behind, entry)
-        free, rests = [now_us] * len(ledger.idle), 0
-        for held in self._held:
-            ends_us = max(held.ends_us, now_us)
-            if held.rank < new.rank:
-                free += [ends_us + held.rest_us] * held.cores
-                continue
-            free += [ends_us] * held.cores
-            if held.rest_us:
-                rests += held.rest_us * held.cores
-                insort(behind, Entry(held.rank, held.rest_us, held.cores, ends_us, new.job))
-        free.sort()
-        far_slack = None if around.far_room is None else around.far_room - sum(free) - rests
         if around.work_ahead:
             _pour(free, around.work_ahead)
         for entry in before:
             _run(free, entry)
         start = list(free)
         finish_us = _run(free, new)
-        missed = next((e for e in behind if _run(free, e) > e.deadline_us), None)
-        if missed is not None and (missed := _first_lost(start, new, behind)) is not None:
-            return _Verdict(finish_us, missed)
+        for entry in behind:
+            if _run(free, entry) > entry.rank[1]:
+                lost = _first_lost(start, new, behind)
+                if lost is not None:
+                    return _Verdict(finish_us, lost)
+                break
         if far_slack is not None and 0 <= far_slack < new.us * new.cores:
             return _Verdict(finish_us, behind[-1])
         return _Verdict(finish_us, None)
 
     def _why(self, takes_us: int, late_us: int, room_us: int, victim: Entry | None, now_us: int) -> str:
         if late_us > room_us:
-            others = len(self.backlog) + len(self._held)
+            others = len(self.backlog) + len(self._running)
             return f"would be done in {_ms(takes_us)}, {_ms(late_us - room_us)} too late, beside {others} accepted"
         if victim is not None:
             return f"would push a request that is due in {_ms(victim.deadline_us - now_us)} past its deadline"
@@ -176,21 +156,23 @@ class Admission:
 def _entry(job: Job, block: int, rank: Rank, now_us: int, ledger: Ledger) -> Entry:
     """The rest of a job as one piece, at this moment's pressure and no faster than promises may count on."""
     correction = ledger.cautious_correction(job, now_us)
-    cores, us = fewest_cores(job.costs.by_cores(pressure_on(ledger)), block, rank[1] - now_us, correction)
-    return Entry(rank, round(us * correction), cores, now_us, job)
+    ready_us = max(now_us, job.ready_us)
+    cores, us = fewest_cores(job.costs.by_cores(pressure_on(ledger)), block, rank[1] - ready_us, correction)
+    return Entry(rank, round(us * correction), cores, ready_us, job)
 
 
 def _run(free: list[int], entry: Entry) -> int:
     """Put it on the cores that free up first; `free` (ascending) are then busy until it ends."""
     _, us, cores, ready_us, _ = entry
+    first_us = free[cores - 1]
+    end_us = (first_us if first_us > ready_us else ready_us) + us
     if cores == 1:
-        end_us = max(free.pop(0), ready_us) + us
+        del free[0]
         insort(free, end_us)
-        return end_us
-    end_us = max(free[cores - 1], ready_us) + us
-    del free[:cores]
-    at = bisect_left(free, end_us)
-    free[at:at] = [end_us] * cores
+    else:
+        del free[:cores]
+        at = bisect_left(free, end_us)
+        free[at:at] = [end_us] * cores
     return end_us
 
 
@@ -207,13 +189,11 @@ def _first_lost(start: list[int], new: Entry, behind: Sequence[Entry]) -> Entry 
 
 def _pour(free: list[int], work: int) -> None:
     """Raise the cores that free up first to one level, until `work` (core-us) is used up."""
-    total = 0
-    for i, at_us in enumerate(free):
-        following_us = free[i + 1] if i + 1 < len(free) else None
-        total += at_us
-        if following_us is None or following_us * (i + 1) - total >= work:
-            free[: i + 1] = [(total + work) // (i + 1)] * (i + 1)
-            return
+    cores, total = len(free), sum(free)
+    while free[cores - 1] * cores - total > work:  # not all of them: the last is free later than the level
+        cores -= 1
+        total -= free[cores]
+    free[:cores] = [(total + work) // cores] * cores
 
 
 def _ms(us: int) -> str:

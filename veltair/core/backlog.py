@@ -8,13 +8,13 @@ entries the cost triples (`scripts/bench_scheduler` prints the curve).
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from itertools import accumulate
+from itertools import accumulate, groupby, islice
 from operator import sub
 from typing import NamedTuple
 
 from veltair.core.state import Job
 
-BUCKET = 96  # entries; split in two at twice as many: the sums over buckets and over a bucket cost about the same at 10,000
+BUCKET = 64  # entries; split in two at twice as many. Sums over buckets and over a bucket then cost alike at 10,000
 
 Rank = tuple[int, int, int]
 """Priority (negated), deadline, order of arrival: the least goes first."""
@@ -26,7 +26,7 @@ def rank_of(job: Job, deadline_us: int | None = None) -> Rank:
 
 
 class Entry(NamedTuple):
-    """A job that waits, as it was seen when it began to: it then needs `cores` for `us`, not before `ready_us`."""
+    """A job as it was seen when it began to wait, or what is left of one after its unit in flight, which ends at `ready_us`."""
 
     rank: Rank
     us: int
@@ -39,19 +39,51 @@ class Entry(NamedTuple):
         return self.rank[1]
 
 
+class Around(NamedTuple):
+    """A place in the backlog. Work is in core-us."""
+
+    before: list[Entry]
+    work_ahead: int  # of those farther ahead than `before`
+    behind: list[Entry]
+    far_room: int | None  # of those farther behind: the least (cores x latest start - work before it)
+
+
 class _Bucket:
-    __slots__ = ("entries", "least", "work")
+    """Columns of entries, ascending by rank."""
 
-    def __init__(self, entries: list[Entry]) -> None:
+    __slots__ = ("bounds", "entries", "ranks", "room", "work", "works")
+
+    def __init__(self, entries: list[Entry], cores: int) -> None:
         self.entries = entries
-        self.work = sum(e.us * e.cores for e in entries)
-        self.least: int | None = None  # unknown until asked
+        self.ranks = [e.rank for e in entries]
+        self.works = [e.us * e.cores for e in entries]
+        self.bounds = [_bound(e, cores) for e in entries]
+        self.work = sum(self.works)
+        self.room: int | None = None  # unknown until asked
 
-    def room(self, cores: int) -> int:
-        """The least of what its entries could bear before them, in core-us counted from time zero."""
-        if self.least is None:
-            self.least = _least_room(self.entries, cores)
-        return self.least
+    def insert(self, i: int, entry: Entry, cores: int) -> None:
+        self.entries.insert(i, entry)
+        self.ranks.insert(i, entry.rank)
+        self.works.insert(i, entry.us * entry.cores)
+        self.bounds.insert(i, _bound(entry, cores))
+        self.work += self.works[i]
+        self.room = None
+
+    def pop(self, i: int) -> Entry:
+        self.work -= self.works[i]
+        self.room = None
+        del self.ranks[i], self.works[i], self.bounds[i]
+        return self.entries.pop(i)
+
+    def room_from(self, i: int) -> int:
+        """The least of what the entries from `i` on could bear before them all, those between counted in."""
+        rooms: Iterator[int] = map(sub, self.bounds[i:], accumulate(self.works[i:], initial=0))
+        return min(rooms)
+
+    def whole_room(self) -> int:
+        if self.room is None:
+            self.room = self.room_from(0)
+        return self.room
 
 
 class Backlog:
@@ -71,100 +103,127 @@ class Backlog:
             yield from bucket.entries
 
     @property
-    def first(self) -> Entry | None:
-        return self._buckets[0].entries[0] if self._buckets else None
-
-    @property
     def last(self) -> Entry | None:
         return self._buckets[-1].entries[-1] if self._buckets else None
 
     def add(self, entry: Entry) -> None:
         self._count += 1
         if not self._buckets:
-            self._buckets, self._lasts = [_Bucket([entry])], [entry.rank]
+            self._buckets, self._lasts = [_Bucket([entry], self._cores)], [entry.rank]
             return
         b = min(bisect_left(self._lasts, entry.rank), len(self._buckets) - 1)
         bucket = self._buckets[b]
-        bucket.entries.insert(bisect_left(bucket.entries, entry.rank, key=_rank), entry)
-        bucket.work += entry.us * entry.cores
-        bucket.least = None
-        self._lasts[b] = bucket.entries[-1].rank
+        bucket.insert(bisect_left(bucket.ranks, entry.rank), entry, self._cores)
+        self._lasts[b] = bucket.ranks[-1]
         if len(bucket.entries) > 2 * BUCKET:
-            halves = _Bucket(bucket.entries[:BUCKET]), _Bucket(bucket.entries[BUCKET:])
+            halves = [_Bucket(half, self._cores) for half in (bucket.entries[:BUCKET], bucket.entries[BUCKET:])]
             self._buckets[b : b + 1] = halves
-            self._lasts[b : b + 1] = [half.entries[-1].rank for half in halves]
+            self._lasts[b : b + 1] = [half.ranks[-1] for half in halves]
 
-    def remove(self, rank: Rank) -> Entry:
+    def remove(self, rank: Rank) -> None:
         """Raises KeyError where no entry has this rank."""
         b = bisect_left(self._lasts, rank)
         bucket = self._buckets[b] if b < len(self._buckets) else None
-        i = 0 if bucket is None else bisect_left(bucket.entries, rank, key=_rank)
-        if bucket is None or bucket.entries[i].rank != rank:
+        i = 0 if bucket is None else bisect_left(bucket.ranks, rank)
+        if bucket is None or bucket.ranks[i] != rank:
             raise KeyError(rank)
         self._count -= 1
-        entry = bucket.entries.pop(i)
-        bucket.work -= entry.us * entry.cores
-        bucket.least = None
+        bucket.pop(i)
         if bucket.entries:
-            self._lasts[b] = bucket.entries[-1].rank
+            self._lasts[b] = bucket.ranks[-1]
         else:
             del self._buckets[b], self._lasts[b]
-        return entry
 
-    def around(self, rank: Rank, near: int) -> "Around":
+    def around(self, rank: Rank, near: int) -> Around:
         """What stands before and behind this place, the `near` nearest on each side one by one."""
         b = bisect_right(self._lasts, rank)
-        i = bisect_right(self._buckets[b].entries, rank, key=_rank) if b < len(self._buckets) else 0
-        before, ahead_work = self._near_before(b, i, near)
-        behind = self._near_behind(b, i, near)
-        return Around(before, ahead_work, behind, self._far_room(behind) if behind else None)
+        i = bisect_right(self._buckets[b].ranks, rank) if b < len(self._buckets) else 0
+        ahead_us = list(accumulate((bucket.work for bucket in self._buckets), initial=0))
+        before, work_ahead = self._before(b, i, near, ahead_us)
+        behind, b, i = self._behind(b, i, near)
+        return Around(before, work_ahead, behind, self._room_from(b, i, ahead_us) if b < len(self._buckets) else None)
 
-    def _near_before(self, b: int, i: int, near: int) -> tuple[list[Entry], int]:
+    def _before(self, b: int, i: int, near: int, ahead: list[int]) -> tuple[list[Entry], int]:
         """The nearest, and the work of all that stand before those."""
-        before = self._buckets[b].entries[max(0, i - near) : i] if i else []
-        work = sum(e.us * e.cores for e in self._buckets[b].entries[: max(0, i - near)]) if i > near else 0
+        before: list[Entry] = self._buckets[b].entries[max(0, i - near) : i] if i else []
+        i = max(0, i - near)
         while b and len(before) < near:
             b -= 1
-            bucket, missing = self._buckets[b], near - len(before)
-            before[:0] = bucket.entries[-missing:]
-            work += sum(e.us * e.cores for e in bucket.entries[:-missing]) if len(bucket.entries) > missing else 0
-        return before, work + sum(bucket.work for bucket in self._buckets[:b])
+            i = max(0, len(self._buckets[b].entries) - (near - len(before)))
+            before = self._buckets[b].entries[i:] + before
+        return before, ahead[b] + (sum(self._buckets[b].works[:i]) if i else 0)
 
-    def _near_behind(self, b: int, i: int, near: int) -> list[Entry]:
+    def _behind(self, b: int, i: int, near: int) -> tuple[list[Entry], int, int]:
+        """The nearest, and the place behind those."""
         behind: list[Entry] = []
-        while b < len(self._buckets) and len(behind) < near:
-            behind += self._buckets[b].entries[i : i + near - len(behind)]
+        while b < len(self._buckets):
+            missing = near - len(behind)
+            behind += self._buckets[b].entries[i : i + missing]
+            i += missing
+            if i < len(self._buckets[b].entries):
+                break
             b, i = b + 1, 0
-        return behind
+        return behind, b, i
 
-    def _far_room(self, near: list[Entry]) -> int | None:
-        """Of those behind the nearest: the least (cores x latest start - work before it). None: there are none."""
-        rank = near[-1].rank
-        b = bisect_right(self._lasts, rank)
-        if b == len(self._buckets):
-            return None
-        before = list(accumulate((bucket.work for bucket in self._buckets), initial=0))
+    def _room_from(self, b: int, i: int, ahead: list[int]) -> int:
         bucket = self._buckets[b]
-        i = bisect_right(bucket.entries, rank, key=_rank)
-        skipped = sum(e.us * e.cores for e in bucket.entries[:i])
-        least = _least_room(bucket.entries[i:], self._cores) - before[b] - skipped
-        rooms = [bucket.room(self._cores) for bucket in self._buckets[b + 1 :]]
-        return min(least, min(map(sub, rooms, before[b + 1 :]), default=least))
+        least = bucket.room_from(i) - ahead[b] - sum(bucket.works[:i])
+        rooms = [bucket.whole_room() for bucket in self._buckets[b + 1 :]]
+        return min(least, min(map(sub, rooms, ahead[b + 1 :]), default=least))
 
 
-class Around(NamedTuple):
-    """A place in the backlog. Work is in core-us."""
+class InFlight:
+    """Cores in use: until a unit ends and then, if nobody ahead of it in line takes them, until its request is done.
 
-    before: list[Entry]
-    work_ahead: int  # of those farther ahead than `before`
-    behind: list[Entry]
-    far_room: int | None
+    Columns by rank with a row for every core, so that the free times seen from a place in line are two slices.
+    """
+
+    def __init__(self) -> None:
+        self._ranks: list[Rank] = []
+        self._ends_us: list[int] = []
+        self._done_us: list[int] = []
+        self._rests_us: list[int] = []
+        self._entries: list[Entry] = []
+
+    def __len__(self) -> int:
+        """How many cores."""
+        return len(self._ranks)
+
+    def add(self, entry: Entry) -> None:
+        """What is left of a request after its unit, which ends at `ready_us`; nothing, where `us` is 0."""
+        i, cores = bisect_left(self._ranks, entry.rank), entry.cores
+        self._ranks[i:i] = [entry.rank] * cores
+        self._ends_us[i:i] = [entry.ready_us] * cores
+        self._done_us[i:i] = [entry.ready_us + entry.us] * cores
+        self._rests_us[i:i] = [entry.us] * cores
+        self._entries[i:i] = [entry] * cores
+
+    def remove(self, rank: Rank) -> Entry:
+        i = bisect_left(self._ranks, rank)
+        entry = self._entries[i]
+        assert entry.rank == rank, f"nothing of rank {rank} is in flight"
+        for column in (self._ranks, self._ends_us, self._done_us, self._rests_us, self._entries):
+            del column[i : i + entry.cores]
+        return entry
+
+    def free_us(self, rank: Rank, idle: int, now_us: int) -> list[int]:
+        """When each core is free for whoever stands at `rank`, ascending."""
+        i = bisect_left(self._ranks, rank)
+        free = self._done_us[:i] + self._ends_us[i:]
+        free.sort()
+        overdue = bisect_left(free, now_us)
+        return [now_us] * (idle + overdue) + free[overdue:]
+
+    def behind(self, rank: Rank, near: int) -> tuple[list[Entry], int]:
+        """What is left of the nearest requests behind that place, and the work left of all behind it, in core-us."""
+        i = bisect_left(self._ranks, rank)
+        nearest = [entry for entry, _ in groupby(islice(self._entries, i, i + near)) if entry.us]
+        return nearest, sum(self._rests_us[i:])
+
+    def latest_deadline_us(self) -> int:
+        return max((rank[1] for rank in self._ranks), default=0)
 
 
-def _rank(entry: Entry) -> Rank:
-    return entry.rank
-
-
-def _least_room(entries: list[Entry], cores: int) -> int:
-    before = accumulate((e.us * e.cores for e in entries), initial=0)
-    return min(cores * (e.rank[1] - e.us) - work for e, work in zip(entries, before, strict=False))
+def _bound(entry: Entry, cores: int) -> int:
+    """What the machine can do until it must have started."""
+    return cores * (entry.rank[1] - entry.us)

@@ -4,6 +4,10 @@ One resource is modelled, memory bandwidth: a unit presses with the traffic of i
 a share of what the machine can move. Pressures add up; the sum is clamped to 1, beyond which tables hold no rows.
 """
 
+from bisect import bisect_left, insort
+from math import inf
+
+from veltair.core.policies.protocol import UnitPlan
 from veltair.core.predict import Line, ModelCosts
 from veltair.core.state import Job, Ledger, Unit
 
@@ -19,42 +23,62 @@ def pressure_on(ledger: Ledger, ignoring: Unit | None = None) -> float:
     return min(1.0, ledger.outside_pressure + others / 1e6 / ledger.machine.bandwidth_bytes_per_us)
 
 
-def pushed_past_deadline(ledger: Ledger, added: float, now_us: int) -> Unit | None:
-    """A unit in flight whose request would make its deadline now, and would not under `added` pressure."""
-    for unit in ledger.units.values():
-        job = unit.job
-        if job.closed:
-            continue
-        felt, cores = pressure_on(ledger, ignoring=unit), len(unit.lease.cores)
-        before = _finish_us(ledger, unit, cores, felt, now_us)
-        if before <= job.request.deadline_us < _finish_us(ledger, unit, cores, min(1.0, felt + added), now_us):
-            return unit
-    return None
+class CoTenants:
+    """How much pressure each request that runs now could bear before it missed its deadline. Asked in O(log n).
 
+    Told by the policy when a unit of it begins and ends. Taken as linear between the pressure at its start and full pressure.
+    """
 
-def choose_line(
-    ledger: Ledger, job: Job, costs: ModelCosts, cores: int, pressure: float, now_us: int, end_block: int
-) -> tuple[Line, Unit | None]:
-    """The variants to run by `costs`, and the co-tenant for whose sake they are not the fastest ones (None: they are)."""
-    fastest = costs.fastest(cores, pressure)
-    bandwidth, first = ledger.machine.bandwidth_bytes_per_us, job.next_block
+    def __init__(self) -> None:
+        self._bearable: list[tuple[float, int, Job]] = []  # total pressure, its own included; ascending
+        self._of: dict[Job, float] = {}
 
-    def presses(line: Line) -> float:
-        return own_pressure(line.span_bytes(first, end_block), line.span_us(first, end_block), bandwidth)
+    def begin(self, plan: UnitPlan, costs: ModelCosts, line: Line, ledger: Ledger, now_us: int) -> None:
+        job, correction = plan.job, ledger.correction(plan.job, now_us)
+        left_us = min(j.deadline_us for j in (job, *plan.riders)) - now_us
 
-    gentlest = costs.gentlest(cores, pressure)
-    if not ledger.units or presses(gentlest) >= presses(fastest):
-        return fastest, None
-    spared = pushed_past_deadline(ledger, presses(fastest), now_us)
-    if spared is None or pushed_past_deadline(ledger, presses(gentlest), now_us) is not None:
-        return fastest, None
-    own_finish = now_us + gentlest.rest_us(first) * ledger.correction(job, now_us)
-    return (gentlest, spared) if own_finish <= job.request.deadline_us else (fastest, None)
+        def takes_us(pressure: float) -> float:
+            rest_us = costs.fastest(plan.cores, pressure).rest_us(plan.end_block)
+            return costs.under(line, plan.cores, pressure).span_us(job.next_block, plan.end_block) * correction + rest_us
 
+        bearable, soonest, latest = inf, takes_us(plan.pressure), takes_us(1.0)
+        if soonest > left_us:
+            bearable = -inf  # late anyway: nobody needs to spare it
+        elif latest > left_us:
+            of_rest = (left_us - soonest) / (latest - soonest)
+            own = own_pressure(plan.traffic_bytes, plan.predicted_us, ledger.machine.bandwidth_bytes_per_us)
+            bearable = plan.pressure + of_rest * (1.0 - plan.pressure) + own
+        self._of[job] = bearable
+        insort(self._bearable, (bearable, job.order, job))
 
-def _finish_us(ledger: Ledger, unit: Unit, cores: int, pressure: float, now_us: int) -> float:
-    """When the request of a unit in flight would be done on the cores it has, if pressure were this from its start."""
-    costs = unit.job.costs
-    unit_us = costs.as_chosen_us(unit.variants, unit.end_block - len(unit.variants), cores, pressure)
-    rest_us = costs.fastest(cores, pressure).rest_us(unit.end_block)
-    return max(now_us, unit.started_us + unit_us * ledger.correction(unit.job, now_us)) + rest_us
+    def end(self, job: Job) -> None:
+        del self._bearable[bisect_left(self._bearable, (self._of.pop(job), job.order))]
+
+    def pushed(self, ledger: Ledger, added: float) -> Job | None:
+        """Who makes its deadline now, and would not under `added` pressure."""
+        now = pressure_on(ledger)
+        i = bisect_left(self._bearable, (now,))
+        while i < len(self._bearable) and self._bearable[i][0] < now + added:
+            if not self._bearable[i][2].closed:
+                return self._bearable[i][2]
+            i += 1
+        return None
+
+    def choose_line(
+        self, ledger: Ledger, job: Job, costs: ModelCosts, cores: int, now_us: int, end_block: int
+    ) -> tuple[Line, Job | None]:
+        """The variants to run by `costs`, and the co-tenant for whose sake they are not the fastest ones (None: they are)."""
+        pressure = pressure_on(ledger)
+        fastest, gentlest = costs.fastest(cores, pressure), costs.gentlest(cores, pressure)
+        bandwidth, first = ledger.machine.bandwidth_bytes_per_us, job.next_block
+
+        def presses(line: Line) -> float:
+            return own_pressure(line.span_bytes(first, end_block), line.span_us(first, end_block), bandwidth)
+
+        if not ledger.units or presses(gentlest) >= presses(fastest):
+            return fastest, None
+        spared = self.pushed(ledger, presses(fastest))
+        if spared is None or self.pushed(ledger, presses(gentlest)) is not None:
+            return fastest, None
+        own_finish = now_us + gentlest.rest_us(first) * ledger.correction(job, now_us)
+        return (gentlest, spared) if own_finish <= job.deadline_us else (fastest, None)

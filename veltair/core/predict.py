@@ -19,6 +19,7 @@ RATIO_HALF_LIFE_US = 2_000_000  # a correction that refuses every request is nev
 class Line:
     """A model's blocks, one variant chosen for each, at one core count and one pressure. Sums up to each block."""
 
+    number: int  # among its model's lines
     variants: tuple[int, ...]
     until_us: tuple[int, ...]  # time of the blocks before i; one longer than `variants`
     until_bytes: tuple[int, ...]
@@ -59,7 +60,8 @@ class ModelCosts:
         self.least_core_us = 0  # and with the least of the machine
         self._fastest: dict[tuple[int, int], Line] = {}
         self._gentlest: dict[tuple[int, int], Line] = {}
-        self._unadapted: dict[tuple[int, int], Line] = {}
+        self._under: dict[tuple[int, int, int], Line] = {}
+        self._lines = 0
         self._by_cores: dict[int, LinesByCores] = {}
         self._least_rest = [min(self.fastest(c, 0.0).rest_us(b) for c in self.core_counts) for b in range(len(model.blocks) + 1)]
         self.best_us = self._least_rest[0]
@@ -89,13 +91,17 @@ class ModelCosts:
             line = self._gentlest[key] = self._line(key, gentle=True)
         return line
 
+    def under(self, line: Line, cores: int, pressure: float) -> Line:
+        """The same variants with their times on these cores at this pressure."""
+        key = (line.number, cores, _step(pressure))
+        timed = self._under.get(key)
+        if timed is None:
+            timed = self._under[key] = self._timed(line.variants, key[1:])
+        return timed
+
     def unadapted(self, cores: int, pressure: float) -> Line:
         """What is fastest on a quiet machine, with its times at this pressure."""
-        key = (cores, _step(pressure))
-        line = self._unadapted.get(key)
-        if line is None:
-            line = self._unadapted[key] = self._timed(self.fastest(cores, 0.0).variants, key)
-        return line
+        return self.under(self.fastest(cores, 0.0), cores, pressure)
 
     @property
     def narrowest(self) -> int:
@@ -130,7 +136,9 @@ class ModelCosts:
     def _timed(self, variants: tuple[int, ...], key: tuple[int, int]) -> Line:
         cores, pressure = key[0], key[1] / PRESSURE_STEPS
         forms = [b.variants[v] for b, v in zip(self.model.blocks, variants, strict=True)]
+        self._lines += 1
         return Line(
+            number=self._lines,
             variants=variants,
             until_us=tuple(accumulate((f.table.latency_us(cores, pressure) for f in forms), initial=0)),
             until_bytes=tuple(accumulate((f.footprint.traffic_bytes for f in forms), initial=0)),
@@ -148,7 +156,9 @@ def costs_by_precision(model: Model, most_cores: int) -> dict[Precision, ModelCo
 
 def _step(pressure: float) -> int:
     """Rounded up: a promise should err to the late side."""
-    return max(0, min(PRESSURE_STEPS, -int(-pressure * PRESSURE_STEPS // 1)))
+    if pressure <= 0.0:
+        return 0
+    return PRESSURE_STEPS if pressure >= 1.0 else -int(-pressure * PRESSURE_STEPS // 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,8 +52,9 @@ from veltair.core.layers import as_begun
 from veltair.core.policies.protocol import Policy, Refused, UnitPlan
 from veltair.core.predict import costs_by_precision
 from veltair.core.promises import Promises
+from veltair.core.residency import Residency
 from veltair.core.state import Job, Ledger, Unit
-from veltair.core.values import LeaseId, Machine, Request, RequestId
+from veltair.core.values import LeaseId, Machine, ModelName, Request, RequestId
 
 
 class Scheduler:
@@ -62,6 +63,8 @@ class Scheduler:
     def __init__(self, machine: Machine, policy: Policy) -> None:
         self._ledger = Ledger(machine)
         self._policy = policy
+        self._residency = Residency(machine.weights_budget_bytes)
+        self._loading: list[Job] = []  # accepted; their weights are on the way
         self._draining = False
         self._now_us = 0
         self._arrivals = 0
@@ -99,7 +102,9 @@ class Scheduler:
     @property
     def wake_us(self) -> int | None:
         """When to hand in TimerFired if nothing else happens first. None: only when something does."""
-        return self._policy.wake_us(self._ledger)
+        policy_us = self._policy.wake_us(self._ledger)
+        late = [job.deadline_us - job.costs.best_us + 1 for job in self._loading]
+        return min([*late, policy_us] if policy_us is not None else late, default=None)
 
     def handle(self, event: Event, now_us: int) -> list[Action]:
         """Decide. Raises ValueError for events that break what the shell owes (see above), and then changes nothing."""
@@ -108,10 +113,13 @@ class Scheduler:
         actions: list[Action] = []
         match event:
             case ModelLoaded(model):
-                self._ledger.models[model.name] = costs_by_precision(model, len(self._ledger.machine.cores))
+                costs = costs_by_precision(model, len(self._ledger.machine.cores))
+                self._residency.register(model)
+                self._ledger.models[model.name] = costs
             case ModelUnloaded(name):
                 # Accepted requests were promised an answer: they keep their tables, the shell keeps the weights till then.
                 self._ledger.models.pop(name, None)
+                actions += self._residency.forget(name)
             case RequestArrived(request):
                 self._arrive(request, now_us, actions)
             case RequestCancelled(request_id):
@@ -126,10 +134,16 @@ class Scheduler:
                 self._ledger.outside_pressure = pressure
             case DrainStarted():
                 self._draining = True
-            case TimerFired() | WeightsLoaded():
+            case WeightsLoaded(name):
+                self._residency.loaded(name)
+                self._loaded(name, now_us)
+            case TimerFired():
                 pass
             case _:
                 assert_never(event)
+        for job in [job for job in self._loading if job.deadline_us - job.costs.best_us < now_us]:
+            self._loading.remove(job)
+            self._give_up(job, "deadline_missed", "its model's weights came too late", now_us, actions)
         for job, reason in self._policy.hopeless(self._ledger, now_us):
             self._ledger.waiting -= 1
             self._give_up(job, "deadline_missed", reason, now_us, actions)
@@ -138,6 +152,7 @@ class Scheduler:
             if plan is None:
                 break
             actions.append(self._dispatch(as_begun(plan), now_us))
+        actions += self._residency.next_load(now_us)
         return actions
 
     def _arrive(self, request: Request, now_us: int, actions: list[Action]) -> None:
@@ -153,6 +168,7 @@ class Scheduler:
             return
         self._arrivals += 1
         job = Job(request, costs[request.precision], order=self._arrivals)
+        job.ready_us = self._residency.ready_us(request.model, now_us)
         verdict = self._policy.admit(job, self._ledger, now_us)
         if isinstance(verdict, Refused):
             actions.append(Refuse(request.id, "deadline_unmeetable", verdict.reason, verdict.earliest_deadline_us))
@@ -160,7 +176,18 @@ class Scheduler:
         job.foretold_us = verdict.finish_us
         job.interval_us = self._promises.interval_us(job.kind, request.arrived_us, verdict.finish_us)
         self._ledger.jobs[request.id] = job
-        self._wait(job, now_us, after=None)
+        self._residency.use(request.model, job.deadline_us - job.costs.best_us)
+        if self._residency.is_resident(request.model):
+            self._wait(job, now_us, after=None)
+        else:
+            job.loading = True
+            self._loading.append(job)
+
+    def _loaded(self, name: ModelName, now_us: int) -> None:
+        for job in [job for job in self._loading if job.request.model == name]:
+            self._loading.remove(job)
+            job.loading = False
+            self._wait(job, now_us, after=None)
 
     def _cancel(self, request_id: RequestId, now_us: int, actions: list[Action]) -> None:
         """Answered at once. Its batch goes on for the others; a unit that runs for nobody keeps its cores until it ends."""
@@ -172,7 +199,7 @@ class Scheduler:
         runs_for = job.carrier or job
         if all(member.answered for member in runs_for.members):
             self._ledger.waiting -= runs_for.waits
-            self._close(runs_for, now_us)
+            self._close(runs_for, now_us, actions)
 
     def _finish(self, lease_id: LeaseId, measured_us: int, now_us: int, actions: list[Action]) -> None:
         unit = self._end(lease_id, now_us)
@@ -188,7 +215,7 @@ class Scheduler:
             if not member.answered:
                 self._answer(member)
                 actions.append(self._completion(member, now_us))
-        self._close(job, now_us)
+        self._close(job, now_us, actions)
 
     def _completion(self, job: Job, now_us: int) -> Complete:
         arrived_us, (low_us, high_us) = job.request.arrived_us, job.interval_us
@@ -216,15 +243,20 @@ class Scheduler:
                 self._answer(member)
                 actions.append(Drop(member.request.id, code, reason))
         if not job.closed:
-            self._close(job, now_us)
+            self._close(job, now_us, actions)
 
     def _answer(self, job: Job) -> None:
         job.answered = True
         del self._ledger.jobs[job.request.id]
 
-    def _close(self, job: Job, now_us: int) -> None:
+    def _close(self, job: Job, now_us: int, actions: list[Action]) -> None:
         job.closed = True
-        self._policy.leave(job, self._ledger, now_us)
+        if job.loading:
+            self._loading = [other for other in self._loading if other is not job]
+        else:
+            self._policy.leave(job, self._ledger, now_us)
+        for member in job.members:
+            actions += self._residency.release(member.request.model)
 
     def _dispatch(self, plan: UnitPlan, now_us: int) -> Dispatch:
         job = plan.job

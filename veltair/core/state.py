@@ -22,6 +22,8 @@ class Job:
     order: int  # of arrival; breaks every tie
     foretold_us: int = 0  # absolute finish predicted on arrival
     interval_us: tuple[int, int] = (0, 0)  # absolute; it was said to finish within
+    ready_us: int = 0  # its model's weights should be in by then
+    loading: bool = False  # and are not yet
     next_block: int = 0
     last_variant: int = 0  # of the block before `next_block`: what a layer was begun as
     unit: "Unit | None" = None  # in flight
@@ -36,7 +38,7 @@ class Job:
 
     @property
     def waits(self) -> bool:
-        return self.unit is None and not self.closed and self.carrier is None
+        return self.unit is None and not self.closed and self.carrier is None and not self.loading
 
     @property
     def kind(self) -> Kind:

@@ -19,7 +19,7 @@ from veltair.core.batching import riders_for
 from veltair.core.cores import fewest_cores, most_measured, widen
 from veltair.core.fairness import Fairness
 from veltair.core.granularity import SeenLately, threshold_us, unit_end
-from veltair.core.interference import choose_line, pressure_on
+from veltair.core.interference import CoTenants, pressure_on
 from veltair.core.policies.protocol import Accepted, Policy, Refused, UnitPlan
 from veltair.core.predict import ModelCosts
 from veltair.core.state import Job, Ledger, Unit
@@ -35,6 +35,7 @@ class Veltair(Policy):
         self._adapts_units, self._adapts_variants = adaptive_scheduling, adaptive_compilation
         self._admission: Admission | None = None
         self._fairness = Fairness(cores=1)
+        self._co_tenants = CoTenants()
         self._latest_starts: list[tuple[int, int, Job]] = []  # heap; a job answered meanwhile stays in until it is met
         self._widths: Counter[int] = Counter()  # of those that wait, the fewest cores each can run on
         self._fresh: dict[ModelCosts, dict[int, Job]] = {}  # that wait and have not begun, where batches are compiled
@@ -70,6 +71,7 @@ class Veltair(Policy):
 
     def end(self, unit: Unit, ledger: Ledger, now_us: int) -> None:
         self._known().end(unit.job)
+        self._co_tenants.end(unit.job)
 
     def leave(self, job: Job, ledger: Ledger, now_us: int) -> None:
         if job.unit is None and self._known().waits(job):
@@ -93,8 +95,7 @@ class Veltair(Policy):
         return self._latest_starts[0][0] + 1 if self._latest_starts else None
 
     def next_unit(self, ledger: Ledger, now_us: int) -> UnitPlan | None:
-        idle = len(ledger.idle)
-        if min((width for width, count in self._widths.items() if count), default=idle + 1) > idle:
+        if not any(count and width <= len(ledger.idle) for width, count in self._widths.items()):
             return None
         plan = self._plan(*self._next_job(ledger, now_us), ledger, now_us)
         for job in (plan.job, *plan.riders):
@@ -146,13 +147,13 @@ class Veltair(Policy):
             rejected.append(Alternative("the whole rest", f"requests with {_ms(tightest_us)} slack come lately"))
 
         if self._adapts_variants:
-            line, spared = choose_line(ledger, job, costs, cores, pressure, now_us, end)
+            line, spared = self._co_tenants.choose_line(ledger, job, costs, cores, now_us, end)
             if spared is not None:
-                rejected.append(Alternative("fastest variants", f"would push {spared.job.request.id} past its deadline"))
+                rejected.append(Alternative("fastest variants", f"would push {spared.request.id} past its deadline"))
         else:
             line = costs.unadapted(cores, pressure)
         table_us = line.span_us(first, end)
-        return UnitPlan(
+        plan = UnitPlan(
             job=job,
             cores=cores,
             wanted_cores=wanted,
@@ -166,6 +167,8 @@ class Veltair(Policy):
             rejected=tuple(rejected),
             riders=riders,
         )
+        self._co_tenants.begin(plan, costs, line, ledger, now_us)
+        return plan
 
     def _riders(self, job: Job, pressure: float, correction: float, now_us: int) -> tuple[Job, ...]:
         if job.next_block or not job.costs.batches:
