@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from veltair.config import ModelQos, ServeConfig, available_cores, load_config, parse_config, parse_cores, with_options
+from veltair.config import ModelQos, ServeConfig, load_config, parse_config, parse_cores, with_options
 from veltair.errors import ConfigError
+from veltair.host import usable_cores
 
-CORE = available_cores()[0]
+CORE = usable_cores()[0]
 
 
 def test_a_file_is_read_with_units_as_people_write_them(tmp_path: Path) -> None:
@@ -26,6 +27,8 @@ def test_a_file_is_read_with_units_as_people_write_them(tmp_path: Path) -> None:
         [tenants.shop.models.ocr-rec]
         [tenants.bank]
         precision = "bf16"
+        priority = 1
+        weight = 2
         [tenants.bank.models.ocr-det]
         [tenants.bank.models.ocr-rec]
         precision = "fp32"
@@ -39,7 +42,10 @@ def test_a_file_is_read_with_units_as_people_write_them(tmp_path: Path) -> None:
         3.0,
         {
             "shop": {"ocr-det": ModelQos(60.0, 0.99), "ocr-rec": ModelQos()},
-            "bank": {"ocr-det": ModelQos(precision="bf16"), "ocr-rec": ModelQos(precision="fp32")},
+            "bank": {
+                "ocr-det": ModelQos(precision="bf16", priority=1, weight=2.0),
+                "ocr-rec": ModelQos(precision="fp32", priority=1, weight=2.0),
+            },
         },
     )
 
@@ -71,6 +77,12 @@ def test_command_line_options_go_before_the_file() -> None:
         ({"tenants": {"a": {"models": {"m": 5}}}}, "must be a table"),
         ({"tenants": {"a": {"precision": "fp16", "models": {"m": {}}}}}, "tenants.a.precision = 'fp16' is no precision; write"),
         ({"tenants": {"a": {"models": {"m": {"precision": True}}}}}, "models.m.precision = True is no precision"),
+        ({"tenants": {"a": {"priority": 1.5, "models": {"m": {}}}}}, "tenants.a.priority = 1.5 is no priority; write a whole"),
+        ({"tenants": {"a": {"priority": True, "models": {"m": {}}}}}, "tenants.a.priority = True is no priority"),
+        ({"tenants": {"a": {"priority": 101, "models": {"m": {}}}}}, r"within -100..100"),
+        ({"tenants": {"a": {"weight": 0, "models": {"m": {}}}}}, "tenants.a.weight = 0 must be a finite number above 0"),
+        ({"tenants": {"a": {"weight": float("inf"), "models": {"m": {}}}}}, "tenants.a.weight = inf must be"),
+        ({"tenants": {"a": {"models": {"m": {"priority": 1}}}}}, "unknown key 'tenants.a.models.m.priority'"),
     ],
 )
 def test_a_bad_value_is_named(table: dict[str, Any], complaint: str) -> None:

@@ -22,7 +22,7 @@ FLOORS = (
     ("directory", "gateway", "cluster", "bench"),
     ("compiler", "simulate", "engine", "client", "models"),
     ("bundle", "observe", "wire"),
-    ("config", "tuning", "core"),
+    ("config", "host", "tuning", "core"),
     ("errors",),
 )
 FLOOR = {folder: level for level, folders in enumerate(FLOORS) for folder in folders}
@@ -31,6 +31,8 @@ FLOOR = {folder: level for level, folders in enumerate(FLOORS) for folder in fol
 EXCEPTIONS: Mapping[tuple[str, str], str] = {
     ("compiler", "engine"): "gate and measurement run a bundle with the very code that will serve it",
     ("config", "core"): "what a tenant may be promised is said in the core's words",
+    ("config", "host"): "cores that a setting names must exist",
+    ("host", "core"): "where a core stands, and which to take first, is said in the core's words",
 }
 # (who, whom): lower, and yet not to be imported.
 FORBIDDEN: Mapping[tuple[str, str], str] = {

@@ -2,7 +2,7 @@
 
 endpoint = "tcp://127.0.0.1:7400"
 policy = "veltair"
-cores = [0, 1]                 # default: all this process may use
+cores = [0, 1]                 # default: all this process may use, as far as its CPU quota pays for them
 log = "decisions.jsonl"        # default: none
 drain_timeout_s = 10.0
 
@@ -19,7 +19,6 @@ precision = "fp32"             # default: the tenant's
 
 import dataclasses
 import math
-import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -31,6 +30,7 @@ import msgspec
 
 from veltair.core.values import PRECISIONS, Precision
 from veltair.errors import ConfigError
+from veltair.host import usable_cores
 
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:7400"  # loopback: a server that others can reach must be asked for
 MOST_PRIORITY = 100  # more levels than anybody can keep apart: beyond it stands a weight or a QoS in the wrong place
@@ -117,10 +117,6 @@ def parse_cores(text: str) -> tuple[int, ...]:
     return _cores("cores", cores)
 
 
-def available_cores() -> tuple[int, ...]:
-    return tuple(sorted(os.sched_getaffinity(0)))
-
-
 def _parsed(where: str, table: Mapping[str, Any], parsers: Mapping[str, Callable[[str, Any], Any]]) -> dict[str, Any]:
     for key in table:
         if key not in parsers:
@@ -147,9 +143,9 @@ def _cores(key: str, value: Any) -> tuple[int, ...]:
         raise ConfigError(f"{key} = {value!r} is no list of core numbers; write for example [0, 1]")
     if len(set(value)) != len(value):
         raise ConfigError(f"{key} = {list(value)!r} names a core twice; name each once")
-    strangers = sorted(set(value) - set(available_cores()))
+    strangers = sorted(set(value) - set(usable_cores()))
     if strangers:
-        raise ConfigError(f"{key} = {list(value)!r}: this process may not use {strangers}; choose from {list(available_cores())}")
+        raise ConfigError(f"{key} = {list(value)!r}: this process may not use {strangers}; choose from {list(usable_cores())}")
     return tuple(value)
 
 

@@ -29,6 +29,8 @@ def health(endpoint: str, timeout_ms: float, as_json: bool) -> None:
     else:
         engines = ", ".join(f"{e.endpoint} {e.state}, {e.running} running, {e.waiting} waiting" for e in state.engines)
         click.echo(f"{state.state}, policy {state.policy}, veltair {state.version}; engines: {engines or 'none'}")
+        for note in state.notes:
+            click.echo(f"note: {note}")
         table = Table(box=SIMPLE_HEAD)
         for column in ("model", "inputs", "outputs", "blocks", "QoS ms", "tenants"):
             table.add_column(column)

@@ -26,7 +26,7 @@ from veltair.errors import VeltairError
 @click.argument("artifacts", type=click.Path(path_type=Path))
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file with tenants and settings.")
 @click.option("--policy", help="Scheduling policy: veltair (default) or a baseline.")
-@click.option("--cores", help="CPU cores to use, like 0,2-4. Default: all that this process may use.")
+@click.option("--cores", help="CPU cores to use, like 0,2-4. Default: all that this process may use and its CPU quota pays for.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port on 127.0.0.1; short for --endpoint tcp://127.0.0.1:PORT.")
 @click.option("--endpoint", help=f"Where clients ask. Default: {DEFAULT_ENDPOINT}; ipc://PATH works too.")
 @click.option("--log", type=click.Path(path_type=Path), help="Append every decision to this file (JSON lines).")

@@ -21,8 +21,10 @@ from typing import assert_never
 import msgspec
 import zmq
 
-from veltair.config import EngineSettings, ServeConfig, available_cores
+from veltair import host
+from veltair.config import EngineSettings, ServeConfig
 from veltair.core.policies import make_policy
+from veltair.core.values import CoreId
 from veltair.directory.registry import Registry, open_registry
 from veltair.directory.supervisor import Supervisor
 from veltair.errors import AddressInUse, BadMessage, Draining, RequestError, ServerError
@@ -57,6 +59,7 @@ class Ready:
     policy: str
     cores: tuple[int, ...]
     models: tuple[str, ...]
+    notes: tuple[str, ...] = ()  # what an operator should know
 
 
 def serve(
@@ -70,7 +73,7 @@ def serve(
     config = config or ServeConfig()
     registry = open_registry(Path(artifacts), config)
     make_policy(config.policy)  # a mistyped name ends here, not in the engine
-    cores = config.cores or available_cores()
+    cores, notes = choose_cores(config)
     settings = EngineSettings(
         endpoint=engine_endpoint(config.endpoint),
         bundles=tuple(str(bundle.absolute()) for bundle in registry.bundles),
@@ -83,11 +86,23 @@ def serve(
     context = zmq.Context()
     try:
         router = bind(context, config.endpoint)
-        ready = Ready(config.endpoint, config.policy, cores, tuple(model.name for model in registry.models))
+        ready = Ready(config.endpoint, config.policy, cores, tuple(model.name for model in registry.models), notes)
         with _Signals() as signals:
             _Directory(context, router, registry, Supervisor(settings), signals, ready, on_ready).run(config.drain_timeout_s)
     finally:
         context.destroy(LINGER_MS)
+
+
+def choose_cores(config: ServeConfig) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """The configured ones, or those to take by default; and what an operator should know of them."""
+    usable, quota = host.usable_cores(), host.read_quota()
+    default = host.default_cores(usable, host.read_places(usable), quota)
+    cores = default if config.cores is None else tuple(CoreId(core) for core in config.cores)
+    note = host.quota_note(cores, usable, quota, chosen=config.cores is not None)
+    if note is None:
+        return cores, ()
+    _logger.warning(note)
+    return cores, (note,)
 
 
 def engine_endpoint(endpoint: str) -> str:
@@ -296,7 +311,7 @@ class _Directory:
             self._engine.pid,
         )
         whole = "degraded" if state == "down" or (state == "starting" and self._engine.restarts) else state
-        return Health(request_id, whole, version("veltair"), self._ready.policy, (engine,))
+        return Health(request_id, whole, version("veltair"), self._ready.policy, (engine,), self._ready.notes)
 
     def _send(self, client: bytes, message: object) -> None:
         self._router.send_multipart([client, encode(message)])

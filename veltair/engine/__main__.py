@@ -25,6 +25,7 @@ from pathlib import Path
 import msgspec
 import zmq
 
+from veltair import host
 from veltair.bundle.store import open_bundle
 from veltair.config import EngineSettings
 from veltair.core.events import ModelLoaded
@@ -67,7 +68,7 @@ def serve(settings: EngineSettings) -> None:
     programs = {bundle.name: Program(bundle) for bundle in (open_bundle(Path(folder)) for folder in settings.bundles)}
     cores = tuple(CoreId(core) for core in settings.cores)
     bandwidth = max(program.bundle.manifest.measured.bandwidth_bytes_per_us for program in programs.values())
-    scheduler = Scheduler(Machine(cores, bandwidth), make_policy(settings.policy))
+    scheduler = Scheduler(Machine(cores, bandwidth, host.read_places(cores)), make_policy(settings.policy))
     for program in programs.values():
         scheduler.handle(ModelLoaded(program.bundle.model), clock())
     log = DecisionLog(settings.log) if settings.log is not None else None
@@ -119,7 +120,10 @@ def started(settings: EngineSettings, programs: dict[str, Program], now_us: int)
         )
         for name, program in programs.items()
     )
-    tenants = (records.TenantRecord(t.tenant, t.model, t.qos_us, t.percentile, t.precision) for t in settings.tenants)
+    tenants = (
+        records.TenantRecord(t.tenant, t.model, t.qos_us, t.percentile, t.precision, t.priority, t.weight)
+        for t in settings.tenants
+    )
     return records.Started(
         now_us,
         time.time(),
@@ -129,6 +133,7 @@ def started(settings: EngineSettings, programs: dict[str, Program], now_us: int)
         settings.cores,
         tuple(models),
         tuple(tenants),
+        host.read_quota(),
     )
 
 

@@ -23,6 +23,8 @@ class TenantRecord(msgspec.Struct, frozen=True):
     qos_us: int
     percentile: float
     precision: str = "fp32"  # the coarsest it permits
+    priority: int = 0
+    weight: float = 1.0
 
 
 class Started(msgspec.Struct, frozen=True, tag="started"):
@@ -36,6 +38,7 @@ class Started(msgspec.Struct, frozen=True, tag="started"):
     cores: tuple[int, ...]
     models: tuple[ModelRecord, ...]
     tenants: tuple[TenantRecord, ...]
+    quota_cores: float | None = None  # of CPU time, by cgroup
 
 
 class Arrived(msgspec.Struct, frozen=True, tag="arrived"):

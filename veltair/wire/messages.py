@@ -110,6 +110,7 @@ class Health(msgspec.Struct, frozen=True, tag="health"):
     version: str
     policy: str
     engines: tuple[EngineHealth, ...]
+    notes: tuple[str, ...] = ()  # what an operator should know
 
 
 ClientMessage = Infer | Cancel | Locate | ListModels | GetHealth
