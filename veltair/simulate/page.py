@@ -1,4 +1,4 @@
-"""One self-contained HTML page out of a simulation's result. Nothing in it is fetched: it opens from a disk, offline, years later.
+"""One self-contained HTML page out of a simulation. Nothing in it is fetched: it opens from a disk, offline, years later.
 
 Looks and helpers are the dashboard's (`veltair.observe.dashboard`); what only a simulation has stands in `page_*.js` beside this.
 """
