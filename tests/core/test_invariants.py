@@ -128,8 +128,9 @@ class Judge:
             assert block.variants[number].precision in ("fp32", request.precision), "coarser than its tenant permits"
 
 
-names = st.sampled_from([*NAMES, WIDE.name])
+names = st.sampled_from([*NAMES, WIDE.name, *[m.name for m in MODELS if m.batches] * 3])  # so that batches are formed often
 at_us = st.integers(0, 60_000)
+qos_us = st.sampled_from([-2_000, 3_000, 8_000, 20_000, 60_000]) | st.integers(0, 60_000)
 stray_events = st.one_of(
     st.builds(RequestCancelled, st.integers(0, 30).map(lambda i: RequestId(f"r{i}"))),
     st.builds(PressureChanged, st.floats(0, 1)),
@@ -137,15 +138,18 @@ stray_events = st.one_of(
     st.builds(ModelLoaded, st.sampled_from(MODELS)),
 )
 permissions: dict[str, Precision] = {"x": "fp32", "y": "bf16", "z": "fp32"}  # of the tenants
-arrivals = st.lists(st.tuples(at_us, names, st.integers(-2_000, 60_000), st.sampled_from("xyz")), max_size=30)
+Crowd = tuple[int, ModelName, int, str, int]  # when, whom they ask, how soon they want it, their tenant, how many they are
+crowds = st.lists(
+    st.tuples(st.integers(0, 20_000), names, qos_us, st.sampled_from("xyz"), st.integers(1, 4)), min_size=3, max_size=14
+)
 
 
-def timeline(
-    asked: list[tuple[int, ModelName, int, str]], strays: list[tuple[int, Event]], cores: int
-) -> list[tuple[int, Event]]:
+def timeline(asked: list[Crowd], strays: list[tuple[int, Event]], cores: int) -> list[tuple[int, Event]]:
+    """Requests are named in order: r0, r1, .."""
     facts: list[tuple[int, Event]] = [(0, ModelLoaded(m)) for m in loaded_on(cores)]
-    for i, (at, name, qos_us, tenant) in enumerate(asked):
-        request = Request(RequestId(f"r{i}"), TenantId(tenant), name, at, at + qos_us, permissions[tenant])
+    everybody = [crowd for crowd in asked for _ in range(crowd[-1])]
+    for i, (at, name, qos, tenant, _) in enumerate(everybody):
+        request = Request(RequestId(f"r{i}"), TenantId(tenant), name, at, at + qos, permissions[tenant])
         facts.append((at, RequestArrived(request)))
     return facts + strays
 
@@ -162,19 +166,19 @@ def world(factors: list[float], fails: set[int]) -> Callable[[Dispatch, Model], 
 
 
 @pytest.mark.parametrize("policy", sorted(POLICIES))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     cores=st.integers(1, 5) | st.just(16),
-    asked=arrivals,
+    asked=crowds,
     strays=st.lists(st.tuples(at_us, stray_events), max_size=10),
-    drain_at=st.none() | at_us,
+    drain_at=st.none() | st.integers(10_000, 60_000),
     factors=st.lists(st.floats(0.2, 6.0), min_size=1, max_size=4),
     fails=st.sets(st.integers(1, 40), max_size=3),
 )
 def test_every_request_is_answered_once_and_every_core_accounted_for(
     policy: str,
     cores: int,
-    asked: list[tuple[int, ModelName, int, str]],
+    asked: list[Crowd],
     strays: list[tuple[int, Event]],
     drain_at: int | None,
     factors: list[float],
@@ -184,7 +188,7 @@ def test_every_request_is_answered_once_and_every_core_accounted_for(
     judge = Judge(core, cores)
     drain: list[tuple[int, Event]] = [] if drain_at is None else [(drain_at, DrainStarted())]
     run = play(core, timeline(asked, strays + drain, cores), run_unit=world(factors, fails), watch=judge)
-    assert sorted(o.request.id for o in run.outcomes) == sorted(f"r{i}" for i in range(len(asked)))
+    assert sorted(o.request.id for o in run.outcomes) == sorted(f"r{i}" for i in range(sum(crowd[-1] for crowd in asked)))
     assert (core.waiting, core.running, core.idle_cores) == (0, 0, cores)
     assert core.drained == (drain_at is not None)
 
@@ -193,13 +197,13 @@ def test_every_request_is_answered_once_and_every_core_accounted_for(
 @settings(max_examples=30, deadline=None)
 @given(
     cores=st.integers(1, 4),
-    asked=arrivals,
+    asked=crowds,
     at=at_us,
     name=st.sampled_from(NAMES),
-    qos_us=st.integers(-2_000, 20_000),
+    qos=st.integers(-2_000, 20_000),
 )
 def test_a_refusals_earliest_deadline_is_accepted_when_asked_again(
-    policy: str, cores: int, asked: list[tuple[int, ModelName, int, str]], at: int, name: ModelName, qos_us: int
+    policy: str, cores: int, asked: list[Crowd], at: int, name: ModelName, qos: int
 ) -> None:
     core = Scheduler(machine(cores), make_policy(policy))
 
@@ -212,15 +216,15 @@ def test_a_refusals_earliest_deadline_is_accepted_when_asked_again(
                 assert not any(isinstance(a, Refuse) for a in answers), answers
                 raise StopIteration
 
-    probe = RequestArrived(Request(RequestId("probe"), TenantId("x"), name, at, at + qos_us))
+    probe = RequestArrived(Request(RequestId("probe"), TenantId("x"), name, at, at + qos))
     with suppress(StopIteration):  # asked and accepted: what follows is no matter of this test
         play(core, [*timeline(asked, [], cores), (at, probe)], watch=ask_again)
 
 
 @pytest.mark.parametrize("policy", sorted(POLICIES))
 @settings(max_examples=15, deadline=None)
-@given(asked=arrivals)
-def test_the_same_events_give_the_same_decisions(policy: str, asked: list[tuple[int, ModelName, int, str]]) -> None:
+@given(asked=crowds)
+def test_the_same_events_give_the_same_decisions(policy: str, asked: list[Crowd]) -> None:
     def decisions() -> list[Step]:
         steps: list[Step] = []
         play(Scheduler(machine(2), make_policy(policy)), timeline(asked, [], 2), watch=steps.append)
