@@ -18,6 +18,7 @@ from veltair.compiler.schedules.gemm_bf16 import GemmBf16
 from veltair.compiler.target import BF16, tvm_target
 
 from .small import HASWELL, HOST, line_of, model_of, reference, run_line, save
+from .test_attention import separate
 
 ZEN4 = TargetSpec(
     arch="x86_64", mcpu="znver4", lanes=16, features=("avx512f", "avx512bw", "avx512vl", "avx512dq", "fma", "avx2", BF16)
@@ -127,6 +128,21 @@ def test_a_product_in_bf16_sums_the_rounded_factors_exactly(m: int, k: int, n: i
     assert kernel.precision == "bf16"
     for candidate in (0, 99):  # weights stay; the input stays
         assert worst(run_line(line, {"x": x}, pick=in_bf16, candidate=candidate)["y"], want) <= EXACT
+
+
+@needs_bf16
+@pytest.mark.parametrize(("tokens", "heads", "size"), [(32, 2, 16), (48, 3, 32), (64, 1, 64)], ids=str)
+def test_attention_in_bf16_is_that_of_fp32_within_its_tolerance(tokens: int, heads: int, size: int, tmp_path: Path) -> None:
+    steps, inputs, constants = separate(tokens, heads, size)
+    model = model_of(steps, inputs, constants=constants)
+    line, want = line_of(save(model, tmp_path)), reference(model, inputs)["y"]
+    assert in_bf16(line.calls[-1]).kernel.kind == "attention_bf16"
+
+    def attention_in_bf16(call: Call) -> Call:
+        return in_bf16(call) if call.kernel.kind == "attention" else call
+
+    for candidate in range(3):
+        assert EXACT < worst(run_line(line, inputs, pick=attention_in_bf16, candidate=candidate)["y"], want) < TOLERANCE / 2
 
 
 @needs_bf16

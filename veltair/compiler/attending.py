@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from veltair.compiler.bf16_forms import attention_bf16_forms
 from veltair.compiler.graph import Graph, Node
 from veltair.compiler.lower import Group, Lowering, Space
 from veltair.compiler.schedules.attention import Attention
@@ -55,7 +56,7 @@ def attention(low: Lowering, index: int, node: Node) -> Group | None:
         full = replace(kernel, q=queries, k=keys, v=values, chain=lw.chain(g))
         data = [lw.line.view(lw.get(view.base), (view.size,)) for view in views]
         masks = [lw.line.view(lw.get(s.value, s.block), s.view) for s in scores.sources]
-        lw.call(g, full, [*data, *masks])
+        lw.call(g, full, [*data, *masks], attention_bf16_forms(lw, full, [*data, *masks]))
 
     out = kernel.output
     group = Group(node, found.last, found.final, write, Space(out, out, 0, tuple((d,) for d in range(rank))))

@@ -1,8 +1,11 @@
 """Which convolutions and products are offered in bf16 too, on CPUs that multiply it."""
 
+from dataclasses import fields
 from typing import Any
 
 from veltair.compiler.lower import Form, Lowering
+from veltair.compiler.schedules.attention import Attention
+from veltair.compiler.schedules.attention_bf16 import AttentionBf16
 from veltair.compiler.schedules.bf16 import LANES
 from veltair.compiler.schedules.conv import Conv
 from veltair.compiler.schedules.conv_bf16 import ConvBf16
@@ -57,3 +60,9 @@ def gemm_bf16_forms(low: Lowering, exact: Gemm, data: int, name: str, w: Any) ->
 
 def gemm_bf16_of(g: Gemm) -> GemmBf16:
     return GemmBf16(g.m, g.k, g.n, gemm_vectors(g.m, g.n), chain=g.chain)
+
+
+def attention_bf16_forms(low: Lowering, exact: Attention, reads: list[int]) -> list[Form]:
+    """The bf16 form of an attention that reads these tensors."""
+    kernel = AttentionBf16(**{field.name: getattr(exact, field.name) for field in fields(exact)})
+    return [(kernel, reads)] if low.bf16 and kernel.fits else []

@@ -18,7 +18,7 @@ from veltair.compiler.graph import Shape, elements
 from veltair.compiler.schedules.base import Chain, Kernel, Knobs, result, schedule_of, tree, unroll_tile
 from veltair.compiler.views import Layout
 
-_LOWEST = -3.4028234e38
+LOWEST = -3.4028234e38
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Attention(Kernel):
             column = j * v + lane
             at = [*parts(z), clamped(i, m, rows), clamped(column, n, columns * v)]
             value = self.scores.apply(s[z, i, j, lane], at, masks)
-            return tirx.Select(column < n, value, tirx.const(_LOWEST, "float32")) if ragged else value
+            return tirx.Select(column < n, value, tirx.const(LOWEST, "float32")) if ragged else value
 
         w = te.compute((heads, rows, columns, v), score, name="w")
         top_part = te.compute((heads, rows, v), lambda z, i, t: te.max(w[z, i, block, t], axis=block), name="top_part")
@@ -120,7 +120,7 @@ class Attention(Kernel):
 
         def share(z: Any, i: Any) -> Any:
             one = tirx.const(1.0, "float32") / total[z, i]
-            return tirx.Select(top[z, i] <= _LOWEST, tirx.const(0.0, "float32"), one) if self.zero_masked else one
+            return tirx.Select(top[z, i] <= LOWEST, tirx.const(0.0, "float32"), one) if self.zero_masked else one
 
         scale = te.compute((heads, rows), share, name="scale")
 

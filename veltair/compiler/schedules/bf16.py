@@ -62,6 +62,16 @@ define linkonce_odr i32 @veltair_round2(float %low, float %high) alwaysinline #0
 attributes #0 = { "target-features"="+avx512bf16,+avx512f,+avx512bw,+avx512vl" }
 """
 
+PAIRS = """
+define linkonce_odr <16 x i32> @veltair_pairs(<16 x float> %low, <16 x float> %high) alwaysinline #0 {
+  %r = call <32 x bfloat> @llvm.x86.avx512bf16.cvtne2ps2bf16.512(<16 x float> %high, <16 x float> %low)
+  %s = shufflevector <32 x bfloat> %r, <32 x bfloat> poison, <32 x i32> <ORDER>
+  %x = bitcast <32 x bfloat> %s to <16 x i32>
+  ret <16 x i32> %x
+}
+""".replace("ORDER", ", ".join(f"i32 {i + 16 * half}" for i in range(16) for half in (0, 1)))
+"""One word of each lane of two registers."""
+
 Index = Any
 Stmt = Any
 

@@ -25,21 +25,13 @@ from veltair.compiler.schedules.conv_bf16 import cost_of, widths_of
 _BAND_WORDS = 32 * 1024  # 128 KiB, as in `conv_bf16`
 _TASKS = 8  # bands at least: so many divide evenly among cores
 
-_PAIRS = """
-define linkonce_odr <16 x i32> @veltair_pairs(<16 x float> %low, <16 x float> %high) alwaysinline #0 {
-  %r = call <32 x bfloat> @llvm.x86.avx512bf16.cvtne2ps2bf16.512(<16 x float> %high, <16 x float> %low)
-  %s = shufflevector <32 x bfloat> %r, <32 x bfloat> poison, <32 x i32> <ORDER>
-  %x = bitcast <32 x bfloat> %s to <16 x i32>
-  ret <16 x i32> %x
-}
+_NEIGHBOURS = """
 define linkonce_odr <16 x i32> @veltair_neighbours(<16 x float> %v) alwaysinline #0 {
   %h = shufflevector <16 x float> %v, <16 x float> zeroinitializer, <16 x i32> <NEXT>
   %x = call <16 x i32> @veltair_pairs(<16 x float> %v, <16 x float> %h)
   ret <16 x i32> %x
 }
-""".replace("ORDER", ", ".join(f"i32 {i + 16 * half}" for i in range(16) for half in (0, 1))).replace(
-    "NEXT", ", ".join(f"i32 {i + 1}" for i in range(16))
-)
+""".replace("NEXT", ", ".join(f"i32 {i + 1}" for i in range(16)))
 
 
 @dataclass(frozen=True)
@@ -129,7 +121,7 @@ class _Program:
         self.k, self.width, self.hb = kernel, knobs["ow"], knobs["hb"]
         self.buffers, self.operands = bf16.arguments(kernel)
         self.x, self.weights, *_, self.out = self.buffers
-        self.code = {"pairs": _PAIRS}
+        self.code = {"pairs": bf16.PAIRS, "neighbours": _NEIGHBOURS}
         _, _, self.oh, self.ow, _ = kernel.output
         self.held = (self.hb - 1) * kernel.window.strides[0] + kernel.window.kernel[0]  # rows that a band reads
 
