@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from veltair.cli.trace import trace as trace_command
 from veltair.core.actions import Complete, Dispatch, Drop, EvictWeights, LoadWeights, Refuse
 from veltair.core.events import ModelLoaded, RequestArrived, TimerFired, UnitFailed, UnitFinished, WeightsLoaded
 from veltair.core.policies import make_policy
@@ -291,3 +293,18 @@ def test_a_trace_that_cannot_be_written_says_which(tmp_path: Path) -> None:
     with pytest.raises(LogError, match=r"taken' cannot be written: Is a directory; name a writable file"):
         write_trace(tmp_path / "taken", [LOADED], TWO)
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_the_command_takes_the_last_run_unless_told_which(tmp_path: Path) -> None:
+    log, trace_file = engine_log(tmp_path / "decisions.jsonl"), tmp_path / "trace.json"
+    with DecisionLog(log) as again:
+        again.write(Started(0, 1.7e9, "0.1.0", "fcfs", "Test CPU", (4,), (), ()))
+    policies = []
+    for options in ([], ["--run", "1"]):
+        result = CliRunner().invoke(trace_command, [str(log), "-o", str(trace_file), *options])
+        assert result.exit_code == 0, result.output
+        policies.append(json.loads(trace_file.read_text())["otherData"]["policy"])
+    assert policies == ["fcfs", "veltair"]
+    result = CliRunner().invoke(trace_command, [str(log), "--run", "3", "-o", str(trace_file)])
+    assert result.exit_code == 1
+    assert "has 2 runs, not 3; name one of them with --run" in result.output.replace("\n", "")

@@ -10,6 +10,7 @@ _COMMANDS = {
     "bench": ("veltair.cli.bench", "bench", "Send open-loop load and report what each tenant got."),
     "simulate": ("veltair.cli.simulate", "simulate", "Try tenants, machines and policies on a virtual clock."),
     "dashboard": ("veltair.cli.dashboard", "dashboard", "Turn decision logs into one HTML page."),
+    "trace": ("veltair.cli.trace", "trace", "Turn a decision log into a trace for Perfetto."),
     "models": ("veltair.cli.models", "models", "List the models that can be compiled by name."),
     "health": ("veltair.cli.health", "health", "Ask a server how it is and what it serves."),
 }
