@@ -1,8 +1,9 @@
 """How long will it take: measured tables summed over blocks, corrected by what was measured lately."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, count, pairwise
 
 from veltair.core.values import PRECISIONS, LayerBlock, Model, ModelName, Precision
 
@@ -61,7 +62,7 @@ class ModelCosts:
         self._fastest: dict[tuple[int, int], Line] = {}
         self._gentlest: dict[tuple[int, int], Line] = {}
         self._under: dict[tuple[int, int, int], Line] = {}
-        self._lines = 0
+        self._numbers = count(1)  # of lines
         self._by_cores: dict[int, LinesByCores] = {}
         self._least_rest = [min(self.fastest(c, 0.0).rest_us(b) for c in self.core_counts) for b in range(len(model.blocks) + 1)]
         self.best_us = self._least_rest[0]
@@ -103,6 +104,12 @@ class ModelCosts:
         """What is fastest on a quiet machine, with its times at this pressure."""
         return self.under(self.fastest(cores, 0.0), cores, pressure)
 
+    def of_twin(self, twin: Model) -> "ModelCosts":
+        """The same tables, and the same memory of sums, for a model with the very same blocks under another name."""
+        costs = copy(self)
+        costs.model = twin
+        return costs
+
     @property
     def narrowest(self) -> int:
         """The fewest cores it can run on."""
@@ -136,13 +143,16 @@ class ModelCosts:
     def _timed(self, variants: tuple[int, ...], key: tuple[int, int]) -> Line:
         cores, pressure = key[0], key[1] / PRESSURE_STEPS
         forms = [b.variants[v] for b, v in zip(self.model.blocks, variants, strict=True)]
-        self._lines += 1
         return Line(
-            number=self._lines,
+            number=next(self._numbers),
             variants=variants,
             until_us=tuple(accumulate((f.table.latency_us(cores, pressure) for f in forms), initial=0)),
             until_bytes=tuple(accumulate((f.footprint.traffic_bytes for f in forms), initial=0)),
         )
+
+
+CostsOf = Callable[[Model, int], Mapping[Precision, ModelCosts]]
+"""The tables of a model on a machine of so many cores, for each permission."""
 
 
 def costs_by_precision(model: Model, most_cores: int) -> dict[Precision, ModelCosts]:

@@ -50,7 +50,7 @@ from veltair.core.events import (
 )
 from veltair.core.layers import as_begun
 from veltair.core.policies.protocol import Policy, Refused, UnitPlan
-from veltair.core.predict import costs_by_precision
+from veltair.core.predict import CostsOf, costs_by_precision
 from veltair.core.promises import Promises
 from veltair.core.residency import Residency
 from veltair.core.state import Job, Ledger, Unit
@@ -60,7 +60,9 @@ from veltair.core.values import LeaseId, Machine, ModelName, Request, RequestId
 class Scheduler:
     """`handle` is the whole interface; the properties are for people who watch."""
 
-    def __init__(self, machine: Machine, policy: Policy) -> None:
+    def __init__(self, machine: Machine, policy: Policy, costs_of: CostsOf = costs_by_precision) -> None:
+        """`costs_of` sums up a model's tables; who makes many schedulers may keep the sums."""
+        self._costs_of = costs_of
         self._ledger = Ledger(machine)
         self._policy = policy
         self._residency = Residency(machine.weights_budget_bytes)
@@ -113,7 +115,7 @@ class Scheduler:
         actions: list[Action] = []
         match event:
             case ModelLoaded(model):
-                costs = costs_by_precision(model, len(self._ledger.machine.cores))
+                costs = self._costs_of(model, len(self._ledger.machine.cores))
                 self._residency.register(model)
                 self._ledger.models[model.name] = costs
             case ModelUnloaded(name):

@@ -4,6 +4,7 @@
 """
 
 from bisect import insort
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from veltair.core.predict import ModelCosts, Residuals
@@ -81,7 +82,7 @@ class Unit:
 @dataclass(slots=True, eq=False)
 class Ledger:
     machine: Machine
-    models: dict[ModelName, dict[Precision, ModelCosts]] = field(default_factory=dict)
+    models: dict[ModelName, Mapping[Precision, ModelCosts]] = field(default_factory=dict)
     jobs: dict[RequestId, Job] = field(default_factory=dict)  # accepted, not yet answered
     units: dict[LeaseId, Unit] = field(default_factory=dict)
     residuals: Residuals = field(default_factory=Residuals)

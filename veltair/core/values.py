@@ -40,7 +40,7 @@ class LatencyTable:
 
         Raises ValueError below the narrowest row: nobody measured that.
         """
-        row = self.rows_us[max(c for c in self.rows_us if c <= cores)]
+        row = self.rows_us.get(cores) or self.rows_us[max(c for c in self.rows_us if c <= cores)]
         levels = self.pressure_levels
         if pressure <= 0.0 or len(levels) == 1:
             return row[0]

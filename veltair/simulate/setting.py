@@ -1,7 +1,7 @@
 """A workload made ready: models with times for this machine, what it can carry at most, and one run of it at some load."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,9 +10,9 @@ import msgspec
 from veltair.core.cores import fewest_cores
 from veltair.core.events import Event, ModelLoaded
 from veltair.core.policies import make_policy
-from veltair.core.predict import ModelCosts
+from veltair.core.predict import ModelCosts, costs_by_precision
 from veltair.core.scheduler import Scheduler
-from veltair.core.values import CoreId, Machine, Model, ModelName, Place
+from veltair.core.values import CoreId, Machine, Model, ModelName, Place, Precision
 from veltair.errors import ConfigError
 from veltair.simulate.arrivals import ClosedLoop, Tickets, times_s
 from veltair.simulate.costs import Known, read_models
@@ -22,6 +22,7 @@ from veltair.simulate.workload import Closed, MachineSpec, Tenant, Workload
 from veltair.simulate.world import Contended
 
 USUAL_LOAD = 0.7  # of capacity, where neither the workload nor the user says at which load to look closely
+MOST_SUMS = 256  # kept at a time: some megabytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,28 @@ def arriving(setting: Setting, per_s: float, seed: int) -> Arriving:
     return Arriving(events, loops, counted)
 
 
+class _Sums:
+    """Tables summed up once for all runs of a process, and for all copies of a model: what they hold does not depend on a run."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, int], Mapping[Precision, ModelCosts]] = {}  # by the identity of the blocks, which they keep
+
+    def __call__(self, model: Model, most_cores: int) -> Mapping[Precision, ModelCosts]:
+        key = (id(model.blocks), most_cores)
+        kept = self._kept.get(key)
+        if kept is None:
+            if len(self._kept) >= MOST_SUMS:
+                self._kept.clear()
+            kept = self._kept[key] = costs_by_precision(model, most_cores)
+        if next(iter(kept.values())).model is model:
+            return kept
+        twins = {id(costs): costs.of_twin(model) for costs in kept.values()}  # permissions may share one
+        return {precision: twins[id(costs)] for precision, costs in kept.items()}
+
+
+_sums = _Sums()
+
+
 def serve(
     setting: Setting,
     policy: str,
@@ -167,7 +190,7 @@ def serve(
 
     world = Contended(setting.machine.bandwidth_bytes_per_us, noise=workload.noise, seed=seed, interference=workload.interference)
     return play(
-        Scheduler(setting.machine, make_policy(policy)),
+        Scheduler(setting.machine, make_policy(policy), _sums),
         [*loaded, *come.events],
         world=world,
         handover_us=workload.handover_us,
