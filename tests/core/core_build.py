@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from math import exp
 
-from veltair.core.actions import Complete
+from veltair.core.actions import Alternative, Complete, Dispatch
 from veltair.core.events import ModelLoaded, RequestArrived
 from veltair.core.policies import make_policy
 from veltair.core.promises import FIRST
@@ -13,6 +13,8 @@ from veltair.core.values import (
     Footprint,
     LatencyTable,
     LayerBlock,
+    Lease,
+    LeaseId,
     Machine,
     Model,
     ModelName,
@@ -59,3 +61,13 @@ def scheduler(policy: str, *models: Model, cores: int = 2) -> Scheduler:
 def answered(id_: str, predicted_us: int) -> Complete:
     """The first answer of its kind: the interval around what was foretold is what it is before anything was learnt."""
     return Complete(RequestId(id_), predicted_us, round(predicted_us * exp(-FIRST)), round(predicted_us * exp(FIRST)))
+
+
+def unit(
+    request: str, lease: int, cores: Sequence[int], blocks: range, us: int, why: str, *lost: tuple[str, str], riders: str = ""
+) -> Dispatch:
+    """Variant 0 of each block, on a machine without pressure; `riders` by names with a space between them."""
+    held = Lease(LeaseId(lease), tuple(CoreId(core) for core in cores))
+    rejected = tuple(Alternative(what, reason) for what, reason in lost)
+    others = tuple(RequestId(name) for name in riders.split())
+    return Dispatch(RequestId(request), held, blocks.start, blocks.stop, (0,) * len(blocks), us, 0.0, why, rejected, others)

@@ -30,8 +30,7 @@ class Layerwise(Policy):
         self._work = QueuedWork()
 
     def admit(self, job: Job, ledger: Ledger, now_us: int) -> Accepted:
-        alone_us = 0
-        block, end = 0, 0
+        alone_us = block = 0
         while block < len(job.costs.model.blocks):
             end = job.costs.model.layer_end(block)
             alone_us += _fewest(job, block, end)[1]
@@ -53,15 +52,16 @@ class Layerwise(Policy):
         self._ready.popleft()
         self._work.remove(job)
         first, end = job.next_block, job.costs.model.layer_end(job.next_block)
-        wanted, us, budget_us = _fewest(job, first, end)
+        wanted, _, budget_us = _fewest(job, first, end)
         cores = most_measured(job.costs, min(wanted, len(ledger.idle)))
+        us = job.costs.fastest(cores, 0.0).span_us(first, end)
         rejected = []
         if cores < wanted:
             rejected.append(Alternative(in_cores(wanted), f"conflict: {len(ledger.idle)} idle"))
         elif wanted > job.costs.narrowest:
             fewer = most_measured(job.costs, wanted - 1)
             fewer_us = job.costs.fastest(fewer, 0.0).span_us(first, end)
-            rejected.append(Alternative(in_cores(fewer), f"would take {in_ms(fewer_us)} of the layer's {in_ms(budget_us)}"))
+            rejected.append(Alternative(in_cores(fewer), f"would take {in_ms(fewer_us)}"))
         behind = self._first()
         if behind is not None:
             rejected.append(Alternative(f"request {behind.request.id}", "was ready later"))
@@ -70,7 +70,7 @@ class Layerwise(Policy):
             cores=cores,
             wanted_cores=wanted,
             end_block=end,
-            reason=f"first come, one layer in {in_ms(us)} of its {in_ms(budget_us)}",
+            reason=f"first come; the layer takes {in_ms(us)} of its {in_ms(budget_us)}",
             rejected=rejected,
         )
 

@@ -38,7 +38,7 @@ class _Task:
     share: int = 0  # cores that it should have now
 
     def __lt__(self, other: "_Task") -> bool:
-        """In a heap, where all else is equal."""
+        """Where all else is equal."""
         return self.job.order < other.job.order
 
     @property
@@ -51,11 +51,11 @@ class _Task:
         self.share = share if share >= self.job.costs.narrowest else 0
         return self.share
 
-    def place(self, now_us: int) -> tuple[float, int]:
+    def place(self, now_us: int) -> float:
         """In line where not all fit: by the paper's score, best first, behind them those whose deadline is lost."""
         if not self.fewest:
-            return self.rest_us / self.priority, self.job.order
-        return -self.priority / max(1, self.job.deadline_us - now_us) / self.fewest, self.job.order
+            return self.rest_us / self.priority
+        return -self.priority / max(1, self.job.deadline_us - now_us) / self.fewest
 
 
 class Planaria(Policy):
@@ -114,13 +114,13 @@ class Planaria(Policy):
             rejected.append(Alternative(in_cores(task.fewest or job.costs.narrowest), "others leave more"))
         if behind is not None:
             rejected.append(Alternative(f"request {behind.job.request.id}", _why_behind(task, behind)))
-        met = f"{in_cores(task.fewest)} keep its deadline" if task.fewest else "its deadline is lost"
+        needs = f"{in_cores(task.fewest)} would keep its deadline" if task.fewest else "its deadline is lost"
         return plan_alone(
             job,
             cores=cores,
             wanted_cores=max(cores, task.fewest),
             end_block=end,
-            reason=f"a share of {in_cores(task.share)}, {met}",
+            reason=f"a share of {in_cores(at_most)}; {needs}",
             rejected=rejected,
         )
 
@@ -130,16 +130,16 @@ class Planaria(Policy):
         served: list[_Task] = []
         hopeless: list[_Task] = []
         taken: list[tuple[_Heap, _Entry]] = []
-        running = sorted(self._running.values(), key=lambda task: task.place(now_us))
-        waiting = [self._in_order(key, taken) for key in self._heaps]
-        for task in merge(running, *waiting, key=lambda task: task.place(now_us)):
+        running = sorted((task.place(now_us), task) for task in self._running.values())
+        waiting = [self._in_order(key, taken, now_us) for key in self._heaps]
+        for _, task in merge(running, *waiting):
             if task.fewest:
                 left -= task.give(task.fewest, left)
                 served.append(task)
             else:
                 task.share = 0
                 hopeless.append(task)
-            if (not left and not task.held) or len(hopeless) > all_cores:
+            if not (left or task.held or task.share) or len(hopeless) > all_cores:
                 break
         for heap, entry in taken:
             heappush(heap, entry)
@@ -149,14 +149,16 @@ class Planaria(Policy):
         _share_spare([task for task in hopeless if task.share], left)
         return [*served, *hopeless]
 
-    def _in_order(self, key: tuple[float, int], taken: "list[tuple[_Heap, _Entry]]") -> "Iterator[_Task]":
-        """Those of one priority and one fewest; they are in `taken` then."""
+    def _in_order(
+        self, key: tuple[float, int], taken: "list[tuple[_Heap, _Entry]]", now_us: int
+    ) -> Iterator[tuple[float, _Task]]:
+        """Those of one priority and one fewest, with their places; they are in `taken` then."""
         heap = self._heaps[key]
         while heap:
             entry = heappop(heap)
             if _is_in(entry, key):
                 taken.append((heap, entry))
-                yield entry[1]
+                yield entry[1].place(now_us), entry[1]
 
     def _enqueue(self, task: _Task, waiting: int) -> None:
         key = task.priority, task.fewest
@@ -188,6 +190,8 @@ def _estimated(job: Job, block: int, at_us: int) -> _Task:
 
 def _share_spare(tasks: list[_Task], spare: int) -> int:
     """Add to the shares in proportion, what rounding leaves to the first; returns what is beyond everybody's tables."""
+    if not spare:
+        return 0
     left, total = spare, sum(task.priority / task.rest_us for task in tasks)
     for proportional in (True, False):
         for task in tasks if left else ():
