@@ -68,12 +68,13 @@ def serve(settings: EngineSettings) -> None:
     programs = {bundle.name: Program(bundle) for bundle in (open_bundle(Path(folder)) for folder in settings.bundles)}
     cores = tuple(CoreId(core) for core in settings.cores)
     bandwidth = max(program.bundle.manifest.measured.bandwidth_bytes_per_us for program in programs.values())
-    scheduler = Scheduler(Machine(cores, bandwidth, host.read_places(cores)), make_policy(settings.policy))
+    machine = Machine(cores, bandwidth, host.read_places(cores))
+    scheduler = Scheduler(machine, make_policy(settings.policy))
     for program in programs.values():
         scheduler.handle(ModelLoaded(program.bundle.model), clock())
     log = DecisionLog(settings.log) if settings.log is not None else None
     if log is not None:
-        log.write(started(settings, programs, clock()))
+        log.write(started(settings, programs, machine, clock()))
     wake_up = WakeUp()
     outbox = Outbox(wake_up)
     stage = Stage(scheduler, cores, clock, outbox.put, log.write if log else lambda _: None, outbox.broken, wake_up.ring)
@@ -112,7 +113,7 @@ def bind_local(router: "zmq.Socket[bytes]") -> str:
     return name
 
 
-def started(settings: EngineSettings, programs: dict[str, Program], now_us: int) -> records.Started:
+def started(settings: EngineSettings, programs: dict[str, Program], machine: Machine, now_us: int) -> records.Started:
     models = (
         records.ModelRecord(
             name,
@@ -134,6 +135,7 @@ def started(settings: EngineSettings, programs: dict[str, Program], now_us: int)
         tuple(models),
         tuple(tenants),
         host.read_quota(),
+        records.CoreRecord(machine, tuple(program.bundle.model for program in programs.values())),
     )
 
 

@@ -102,7 +102,8 @@ class Stage:
             )
             self._flights[request.id] = Flight(request, client, infer.request_id, checked.program, checked.inputs)
             self._by_client[client, infer.request_id] = request.id
-            self._log(records.Arrived(now_us, request.id, infer.tenant, infer.model, request.deadline_us))
+            promised = (request.precision, request.priority, request.weight)
+            self._log(records.Arrived(now_us, request.id, infer.tenant, infer.model, request.deadline_us, *promised))
             deeds = self._decide(RequestArrived(request), now_us)
         here = next((given for given in deeds.given if _is_short(given[1])), None)
         if here is None:

@@ -6,6 +6,8 @@ calendar. The dashboard and the simulator read this file and nothing else.
 
 import msgspec
 
+from veltair.core.values import Machine, Model, Precision
+
 
 class BlockInfo(msgspec.Struct, frozen=True):
     name: str
@@ -27,6 +29,13 @@ class TenantRecord(msgspec.Struct, frozen=True):
     weight: float = 1.0
 
 
+class CoreRecord(msgspec.Struct, frozen=True):
+    """What the scheduler was made of: with it, the rest of the log can be replayed to the same decisions."""
+
+    machine: Machine
+    models: tuple[Model, ...]
+
+
 class Started(msgspec.Struct, frozen=True, tag="started"):
     """The first record of every engine run."""
 
@@ -39,6 +48,7 @@ class Started(msgspec.Struct, frozen=True, tag="started"):
     models: tuple[ModelRecord, ...]
     tenants: tuple[TenantRecord, ...]
     quota_cores: float | None = None  # of CPU time, by cgroup
+    core: CoreRecord | None = None
 
 
 class Arrived(msgspec.Struct, frozen=True, tag="arrived"):
@@ -47,6 +57,9 @@ class Arrived(msgspec.Struct, frozen=True, tag="arrived"):
     tenant: str
     model: str
     deadline_us: int
+    precision: Precision = "fp32"  # and the rest as its tenant was promised it
+    priority: int = 0
+    weight: float = 1.0
 
 
 class RejectedChoice(msgspec.Struct, frozen=True):

@@ -26,7 +26,8 @@ class StepRecords:
                 self._models[model.name] = model
             case RequestArrived(request):
                 self._under_way[request.id] = request, self._models.get(request.model)
-                yield records.Arrived(now_us, request.id, request.tenant, request.model, request.deadline_us)
+                promised = (request.precision, request.priority, request.weight)
+                yield records.Arrived(now_us, request.id, request.tenant, request.model, request.deadline_us, *promised)
             case UnitFinished(lease_id, measured_us):
                 request_id, _ = self._units.pop(lease_id)
                 yield records.Finished(now_us, lease_id, request_id, measured_us)

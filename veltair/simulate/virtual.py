@@ -168,12 +168,11 @@ class _Play:
         ahead = sorted(timeline, key=itemgetter(0))
         ahead.reverse()
         scheduler, coming, run = self._scheduler, self._coming, self._run
-        conflicts_before, now_us = scheduler.conflicts, 0
+        conflicts_before, now_us, wake_us = scheduler.conflicts, 0, scheduler.wake_us
         while not run.stopped:
             next_us = coming[0][0] if coming else None
             if ahead and (next_us is None or ahead[-1][0] <= next_us):
                 next_us = ahead[-1][0]
-            wake_us = scheduler.wake_us
             event: Event | LeaseId
             if wake_us is not None and (next_us is None or wake_us < next_us):
                 now_us, event = max(wake_us, now_us), TimerFired()
@@ -192,6 +191,7 @@ class _Play:
             elif isinstance(event, ModelLoaded):
                 self._loaded[event.model.name] = event.model
             actions = scheduler.handle(event, now_us)
+            wake_us = scheduler.wake_us
             run.decisions += 1
             for action in actions:
                 self._perform(action, now_us)
