@@ -116,7 +116,7 @@ const latencyPlot = (i) => {
     const at = Math.min(Math.max(us, from), to);
     const facts = shownPolicies().filter((p) => outcomes[p]).map((p) => {
       const { latency } = outcomes[p], share = latency ? withinAt(latency.answered_within, at) : 0;
-      return [share, policies[p].name, `${percent(share)}${latency ? `  (p50 ${duration(latency.p50_us)}, p95 ${duration(latency.p95_us)}, p99 ${duration(latency.p99_us)})` : "  (none answered)"}`];
+      return [share, policies[p].name, `${percent(share)}${latency ? ` · p50 ${duration(latency.p50_us)} · p95 ${duration(latency.p95_us)}` : ", none answered"}`];
     }).sort((a, b) => b[0] - a[0]);
     return { at, title: `${tenantLabel(i)}: answered within ${duration(at)}`, facts: facts.map(([, name, text]) => [name, text]) };
   };

@@ -48,9 +48,9 @@ const policyTable = () => {
     ["Largest load, req/s", (p, i) => element("td", { title: `by seed ${seedsText(p.largest.per_seed_per_s, rate)}` },
       rate(p.largest.per_s), element("span", { class: "about" }, ` ${rate(p.largest.low_per_s)}–${rate(p.largest.high_per_s)}`), rangeBar(p.largest, i))],
     ["Of capacity", (p) => element("td", {}, percent(p.largest.of_capacity, 0))],
-    ...(several && baselineName != null ? [[`Over ${baselineName}`, (p, i) => ratioCell(p.over_baseline, i === content.baseline)]] : []),
-    ...(several && rivalName != null && rivalName !== baselineName ? [[`Over ${rivalName}`, (p, i) => ratioCell(p.over_best_rival, i === content.best_rival)]] : []),
-    ["Limited by", (p) => element("td", { class: "left", title: p.limit ? `${percent(p.limit.attainment)} in QoS at ${rate(p.limit.per_s)} requests a second` : "" }, limitText(p.limit))],
+    ...(several && baselineName != null ? [[`Over ${baselineName}`, (p, i) => ratioCell(p.over_baseline, i === content.baseline, baselineName)]] : []),
+    ...(several && rivalName != null && rivalName !== baselineName ? [[`Over ${rivalName}`, (p, i) => ratioCell(p.over_best_rival, i === content.best_rival, rivalName)]] : []),
+    ["Limited by", (p) => element("td", { class: "left name", title: p.limit ? `${percent(p.limit.attainment)} in QoS at ${rate(p.limit.per_s)} requests a second` : "" }, limitText(p.limit))],
     ["In QoS", (p) => element("td", {}, percent(p.at_load.attainment))],
     ["Mean latency", (p) => element("td", {}, duration(p.at_load.mean_latency_us))],
     ["Core use", (p) => element("td", {}, percent(p.at_load.core_use, 0))],
@@ -71,4 +71,4 @@ const policyTable = () => {
         element("tr", {}, element("th", { class: "left", scope: "col" }, "Policy"), columns.map(([name]) => element("th", { class: name === "Limited by" ? "left" : "", scope: "col" }, name)))),
       element("tbody", {}, rows)))));
 };
-const ratioCell = (ratio, itself) => element("td", { title: ratio ? `by seed ${seedsText(ratio.by_seed, times)}` : "" }, itself ? "1" : times(ratio?.of));
+const ratioCell = (ratio, itself, other) => element("td", { title: ratio ? `by seed ${seedsText(ratio.by_seed, times)}` : itself ? "" : `${other} keeps the targets at no load tried` }, itself ? "1" : times(ratio?.of));

@@ -8,9 +8,9 @@ const fate = (met) => element("span", { class: `badge ${met == null ? "none" : m
 
 const tenantCells = (outcome, tenant, i) => {
   if (!outcome) return Array.from({ length: 13 }, () => element("td", { class: "quiet" }, "–"));
-  const { latency } = outcome;
+  const { latency } = outcome, share = outcome.asked ? outcome.attainment : null;
   return [
-    element("td", {}, meter(outcome.attainment, tenant.percentile, i), element("span", { class: "share" }, percent(outcome.attainment)), fate(outcome.asked ? outcome.attainment >= tenant.percentile : null)),
+    element("td", {}, meter(share, tenant.percentile, i), element("span", { class: "share" }, percent(share)), fate(share == null ? null : share >= tenant.percentile)),
     ...["asked", "late", "refused", "dropped"].map((name) => element("td", {}, number(outcome[name]))),
     ...["p50_us", "p95_us", "p99_us"].map((name) => element("td", {}, duration(latency?.[name]))),
     element("td", {}, latency ? duration(outcome.queued_mean_us) : "–"), element("td", {}, latency ? duration(outcome.core_us_per_request) : "–"),
@@ -27,7 +27,7 @@ const tenantsCard = () => {
     const rows = scenario.tenants.flatMap((tenant, i) => shown.map((p, place) => {
       const detail = policies[p][look];
       return element("tr", { class: place === 0 && i > 0 && shown.length > 1 ? "first" : "" },
-        element("td", { class: "left" }, place ? "" : [element("i", { class: "dot", style: { background: tenantCss(i) } }), tenantLabel(i)]),
+        element("td", { class: "left name", title: tenantLabel(i) }, place ? "" : [element("i", { class: "dot", style: { background: tenantCss(i) } }), tenantLabel(i)]),
         element("td", { class: "left" }, element("span", { class: "key" }, policyKey(p)), policies[p].name, look === "at_largest" && detail ? element("span", { class: "about" }, ` at ${rate(detail.per_s)}/s`) : null),
         element("td", {}, place ? "" : `${percent(tenant.percentile, 0)} in ${duration(tenant.qos_us)}`), tenantCells(detail?.tenants[i], tenant, i));
     }));
@@ -63,11 +63,11 @@ const scenarioCard = () => {
     ["Capacity", `${rate(scenario.capacity_per_s)} requests a second would keep every core busy, each model on its thriftiest core count`],
   ];
   const modelRows = models.map((model) => element("tr", {},
-    element("th", { class: "left", scope: "row" }, model.name), element("td", { class: "left wrap" }, model.source), element("td", {}, number(model.blocks)), element("td", {}, number(model.variants)),
+    element("th", { class: "left name", scope: "row", title: model.name }, model.name), element("td", { class: "left wrap" }, model.source), element("td", {}, number(model.blocks)), element("td", {}, number(model.variants)),
     element("td", {}, ranges(model.measured_cores) || "–"), element("td", {}, ranges(model.modelled_cores) || "–"), element("td", {}, aloneText(model.alone_us)),
     element("td", {}, model.weights_bytes ? bytes(model.weights_bytes) : "–"), element("td", {}, model.load_us ? duration(model.load_us) : "–")));
   const tenantRows = tenants.map((tenant, i) => element("tr", {},
-    element("th", { class: "left", scope: "row" }, element("i", { class: "dot", style: { background: tenantCss(i) } }), tenant.name), element("td", { class: "left" }, tenant.model), element("td", { class: "left" }, tenant.arrivals),
+    element("th", { class: "left name", scope: "row", title: tenant.name }, element("i", { class: "dot", style: { background: tenantCss(i) } }), tenant.name), element("td", { class: "left name", title: tenant.model }, tenant.model), element("td", { class: "left" }, tenant.arrivals),
     element("td", {}, percent(tenant.share)), element("td", {}, `${percent(tenant.percentile, 0)} in ${duration(tenant.qos_us)}`),
     element("td", {}, number(tenant.priority)), element("td", {}, number(tenant.weight)), element("td", {}, tenant.precision)));
   return anchored("simulated", card("", "What was simulated", "The engine's own scheduler on a virtual clock. The same arguments give this page again, byte for byte.",
