@@ -111,3 +111,19 @@ def test_a_generator_that_was_late_says_so() -> None:
 def test_a_scenario_without_arrivals_ends_at_once() -> None:
     _, result = driven(FakeServer(lambda ticket: None))
     assert (result.tenants[0].sent, result.tenants[0].in_qos, result.worst_in_qos) == (0, None, 1.0)
+
+
+def test_a_load_that_a_tenant_cannot_be_carried_at_is_given_up_and_the_rest_is_not_sent() -> None:
+    due_us = tuple(ticket * 5 * MS for ticket in range(100))
+    arrivals = Arrivals(np.array(due_us, dtype=np.int64), np.zeros(100, dtype=np.int64))
+    server = FakeServer(lambda ticket: 11 * MS)
+    outcomes = drive(Scenario("test", 1.0, (ADS,), 0, 0.0), arrivals, server, server, grace_us=50 * MS, most_missed=0.2)
+    answered = [latency_us for latency_us in outcomes.latency_us.tolist() if latency_us >= 0]
+    assert 21 <= len(answered) == len(server.sent) < 30
+    assert (len(outcomes.lateness_us), outcomes.unanswered) == (len(server.sent), 0)
+    assert outcomes.code.count(NO_ANSWER) == 100 - len(answered)
+
+
+def test_a_server_that_is_still_busy_with_what_was_sent_says_so() -> None:
+    outcomes, _ = driven(FakeServer(lambda ticket: None if ticket else 1 * MS), 0, 5 * MS)
+    assert outcomes.unanswered == 1
