@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from veltair.bench import accuracy, versus
-from veltair.bench.accuracy import likeness
+from veltair.bench.accuracy import compared
 from veltair.bench.versus import Contender, Contest, mean_rows
 
 ROUNDS = 3
@@ -61,25 +61,40 @@ def test_cores_and_precisions_are_not_mixed_in_a_mean() -> None:
 def test_the_worst_sample_and_output_decide_how_alike_answers_are() -> None:
     right = [{"y": np.array([[0.0, 2.0]], np.float32)}, {"y": np.array([[4.0, 0.0]], np.float32)}]
     near = [{"y": np.array([[0.0, 1.9]], np.float32)}, {"y": np.array([[3.0, 4.0]], np.float32)}]
-    found = likeness(near, right)
-    assert found.cosine == pytest.approx(0.6)
-    assert found.error == pytest.approx(1.0)
-    assert found.answers == 0.5  # of the larger score
+    found = compared(near, right, 0.02)
+    assert found.cosines == pytest.approx((1.0, 0.6))
+    assert found.likeness.cosine == pytest.approx(0.6)
+    assert found.likeness.error == pytest.approx(1.0)
+    assert (found.likeness.same, found.likeness.rows) == (1, 2)
 
 
-def test_words_go_before_the_largest_score() -> None:
+def test_reduced_precision_is_judged_by_the_gates_rule() -> None:
+    turned = [{"y": np.array([[1.0, 0.1]], np.float32)}]  # by 5.7 degrees: a cosine of 0.995
+    right = [{"y": np.array([[1.0, 0.0]], np.float32)}]
+    cosine, winner = accuracy.rows("m", "veltair", "bf16", compared(turned, right, 0.02), "here", 0, ours=True)
+    assert (cosine.target, cosine.met) == (">= 0.99 where winners are the same", True)
+    assert (winner.metric, winner.met) == ("same winner, of 1 clear ones", True)
+    flat = [{name: value[0] for name, value in sample.items()} for sample in (*turned, *right)]
+    [cosine] = accuracy.rows("m", "veltair", "bf16", compared(flat[:1], flat[1:], 0.02), "here", 0, ours=True)
+    assert (cosine.target, cosine.met) == (">= 0.999", False)
+
+
+def test_other_words_are_another_answer() -> None:
     same = [{"y": np.ones((1, 2), np.float32)}]
-    assert likeness(same, same, [("a cat", "a dog")]).answers == 0.0
+    found = compared(same, same, 0.02, [("a cat", "a dog")])
+    *_, words = accuracy.rows("m", "veltair", "bf16", found, "here", 0, ours=True)
+    assert (words.metric, words.value, words.met) == ("same answer in words, share", 0.0, False)
 
 
 def test_values_that_are_no_numbers_are_never_alike() -> None:
-    bad = likeness([{"y": np.array([np.nan, 1.0])}], [{"y": np.array([1.0, 1.0])}])
-    assert bad.cosine < 0
-    assert bad.error == np.inf
+    bad = compared([{"y": np.array([np.nan, 1.0])}], [{"y": np.array([1.0, 1.0])}], 0.02)
+    assert bad.likeness.cosine < 0
+    assert bad.likeness.error == np.inf
     rows = accuracy.rows("m", "veltair", "bf16", bad, "here", 0, ours=True)
     assert [row.met for row in rows] == [False]
 
 
 def test_peers_accuracy_is_told_and_is_no_target() -> None:
-    [row] = accuracy.rows("m", "OpenVINO", "fp32", accuracy.Likeness(1.0, 0.5, None), "here", 0, ours=False)
+    half = compared([{"y": np.ones(2, np.float32)}], [{"y": np.full(2, 2, np.float32)}], 1e-4)
+    [row] = accuracy.rows("m", "OpenVINO", "fp32", half, "here", 0, ours=False)
     assert (row.target, row.met, row.value) == (None, None, 0.5)

@@ -65,9 +65,15 @@ def print_rows(rows: Sequence[Row], *, title: str | None = None, console: Consol
             row.metric,
             "-" if row.value is None else f"{row.value:,.4g} {row.unit}".rstrip(),
             "" if row.ratio is None else f"{row.ratio:.2f}x",
-            "" if row.spread is None else f"±{row.spread:.0%}",
+            "" if row.spread is None else _spread(row.spread),
             row.against or "",
             row.target or "",
             {True: "[green]yes[/]", False: "[red]no[/]", None: ""}[row.met],
         )
     (console or Console()).print(table)
+
+
+def _spread(share: float) -> str:
+    """Whole percents, or two digits of less: a cosine's spread would be none otherwise."""
+    percent = 100 * share
+    return f"±{percent:.0f}%" if percent >= 1 or not percent else f"±{percent:.2g}%"

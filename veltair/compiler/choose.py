@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from veltair.compiler.form import Form
-from veltair.compiler.gate import STRICTNESS
+from veltair.compiler.likeness import STRICTNESS
 from veltair.compiler.records import Records
 from veltair.compiler.select import Candidate, Selection, select
 

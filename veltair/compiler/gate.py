@@ -1,8 +1,7 @@
 """The gate: every variant of every block computes what ONNX Runtime computes, on real inputs, or it is not written.
 
 A block starts from the reference's values, so an error shows in the block that makes it. What is coarser than fp32 must
-besides give the same answers over the whole model: the same winner in every row that has a clear one (a class, the character
-of a time step), and outputs that point the same way, the more closely where there are no winners (an embedding).
+besides give the same answers over the whole model (see `likeness`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,16 +16,10 @@ import onnxruntime
 from veltair.compiler import layout
 from veltair.compiler.assemble import Blocks
 from veltair.compiler.blocks import Span
+from veltair.compiler.likeness import Likeness, relative_error
 from veltair.compiler.line import Line, Tensor, tensor_of_value
 from veltair.engine.program import Program
 from veltair.errors import CompileError, GateFailed
-
-WHOLE = 10  # times a block's tolerance: block errors add up along a deep model
-LEAST_COSINE = 0.999  # of each output of a coarser variant with the reference, over the whole model
-LEAST_COSINE_OF_WINNERS = 0.99  # where the output names winners, and they are the same
-
-
-STRICTNESS = (WHOLE, LEAST_COSINE, LEAST_COSINE_OF_WINNERS)  # what was rejected under it may pass under another
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +29,6 @@ class Verdict:
     rejected: dict[tuple[int, int], str]  # block, variant -> why it must not be used
     checks: dict[str, str]  # what was compared end to end -> what came out
     inputs: int
-
-
-@dataclass(slots=True)
-class _EndToEnd:
-    """What the outputs of one rule's line came to, over all inputs."""
-
-    error: float = 0.0
-    cosine: float = 1.0
-    rows: int = 0  # along the last axis, with a clear winner in the reference
-    same: int = 0  # of them, those with the same winner here
 
 
 class Reference:
@@ -117,7 +100,8 @@ def run_gate(
     lives = [line.live_behind(s.end - 1) for s in spans]
     errors = [[0.0] * len(candidates) for candidates in blocks]
     rejected: dict[tuple[int, int], str] = {}
-    ends = {rule: _EndToEnd() for rule in dict.fromkeys(r for block in blocks for c in block for r in c.rules)}
+    rules = dict.fromkeys(r for block in blocks for c in block for r in c.rules)
+    ends = {rule: Likeness(_tolerance(blocks, rule)) for rule in rules}
     arena = program.new_arena()
     try:
         for sample in samples:
@@ -137,7 +121,7 @@ def run_gate(
                         name = named[root].value
                         if name not in values or root not in written:
                             continue
-                        error = _error(_read(arena, program, root, named[root], values[name].shape), values[name])
+                        error = relative_error(_read(arena, program, root, named[root], values[name].shape), values[name])
                         errors[b][v] = max(errors[b][v], error)
                         if not error <= candidate.tolerance:  # also catches NaN
                             rejected[b, v] = (
@@ -148,12 +132,12 @@ def run_gate(
                 program.write_inputs(arena, sample)
                 program.run(arena, 0, len(blocks), _places(blocks, rule))
                 for port in program.bundle.manifest.outputs:
-                    _compare(end, arena.views[port.name], values[port.name], _tolerance(blocks, rule))
+                    end.compare(arena.views[port.name], values[port.name])
     finally:
         program.release(arena)
     _reject_lines(blocks, ends, rejected)
     _require_exact(program, blocks, rejected)
-    checks = {f"{rule}: {what}": text for rule, end in ends.items() for what, text in _described(end).items()}
+    checks = {f"{rule}: {what}": text for rule, end in ends.items() for what, text in end.described().items()}
     return Verdict(errors, {rule: end.error for rule, end in ends.items()}, rejected, checks, len(samples))
 
 
@@ -166,47 +150,20 @@ def _tolerance(blocks: Blocks, rule: str) -> float:
     return max(block[v].tolerance for block, v in zip(blocks, _places(blocks, rule), strict=True))
 
 
-def _compare(end: _EndToEnd, ours: Any, reference: Any, tolerance: float) -> None:
-    error = _error(ours, reference)
-    end.error = error if not end.error >= error else end.error  # NaN stays
-    if reference.dtype.kind != "f" or not reference.size:
-        return
-    a, b = np.asarray(ours, np.float64).ravel(), np.asarray(reference, np.float64).ravel()
-    scale = float(np.linalg.norm(a) * np.linalg.norm(b))
-    end.cosine = min(end.cosine, float(a @ b) / scale if scale > 0 else 1.0)
-    if reference.ndim < 2 or reference.shape[-1] < 2:
-        return
-    rows, theirs = b.reshape(-1, reference.shape[-1]), a.reshape(-1, reference.shape[-1])
-    second, first = np.partition(rows, -2, axis=1)[:, -2:].T
-    clear = first - second > 2 * tolerance * np.abs(b).max(initial=0.0)
-    end.rows += int(clear.sum())
-    end.same += int((rows.argmax(1) == theirs.argmax(1))[clear].sum())
-
-
-def _reject_lines(blocks: Blocks, ends: Mapping[str, _EndToEnd], rejected: dict[tuple[int, int], str]) -> None:
+def _reject_lines(blocks: Blocks, ends: Mapping[str, Likeness], rejected: dict[tuple[int, int], str]) -> None:
     """Where a line as a whole strays, what makes it differ from the plainest is not to be trusted in any block."""
     for rule, end in ends.items():
         chosen = [block[v] for block, v in zip(blocks, _places(blocks, rule), strict=True)]
         coarse = any(not c.exact for c in chosen)
-        allowed = WHOLE * max(c.tolerance for c in chosen)
-        least = LEAST_COSINE_OF_WINNERS if end.rows else LEAST_COSINE
-        astray = not end.error <= allowed or (coarse and not (end.cosine >= least and end.same == end.rows))
-        if not astray:
+        if end.is_same(coarse=coarse):
             continue
-        why = "; ".join(f"{what} {text}" for what, text in _described(end).items())
+        why = "; ".join(f"{what} {text}" for what, text in end.described().items())
         other = any(c.algorithm != "direct" for c in chosen)
         for b, candidates in enumerate(blocks):
             for v, candidate in enumerate(candidates):
                 guilty = not candidate.exact if coarse else candidate.algorithm != "direct" if other else rule in candidate.rules
                 if guilty:
                     rejected.setdefault((b, v), f"the model as a whole, run as {rule!r}: {why}")
-
-
-def _described(end: _EndToEnd) -> dict[str, str]:
-    found = {"error": f"{end.error:.1e} of the range", "cosine": f"{end.cosine:.6f}"}
-    if end.rows:
-        found["top-1"] = f"same in {end.same} of {end.rows}"
-    return found
 
 
 def _require_exact(program: Program, blocks: Blocks, rejected: Mapping[tuple[int, int], str]) -> None:
@@ -217,15 +174,6 @@ def _require_exact(program: Program, blocks: Blocks, rejected: Mapping[tuple[int
                 f"{program.name}: block {program.bundle.manifest.blocks[b].name!r}, variant {candidates[v].name!r}: "
                 f"{rejected[b, v]}; the bundle was not written"
             )
-
-
-def _error(ours: Any, reference: Any) -> float:
-    """Largest deviation as a share of the reference's largest magnitude; integers must be equal."""
-    reference = np.asarray(reference)
-    if reference.dtype.kind != "f":
-        return 0.0 if np.array_equal(ours, reference) else float("inf")
-    scale = float(np.abs(reference).max(initial=0.0)) or 1.0
-    return float(np.abs(np.asarray(ours, np.float64) - reference).max(initial=0.0)) / scale
 
 
 def _bytes_of(arena: Any, program: Program, root: int, dtype: str, shape: Sequence[int]) -> Any:
