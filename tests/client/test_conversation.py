@@ -55,6 +55,12 @@ def test_an_answer_carries_outputs_and_times_in_milliseconds() -> None:
     np.testing.assert_array_equal(reply.outputs["y"], outputs["y"])
     assert (reply.latency_ms, reply.predicted_ms, reply.queued_ms) == (5.0, 4.0, 0.25)
     assert (reply.variants, reply.cores, reply.units) == (("small", "wide"), 2, 2)
+    assert reply.interval_ms is None  # this server told none
+
+
+def test_an_answer_carries_the_interval_that_was_foretold_for_it() -> None:
+    message = InferReply("1", (), 4_000, 5_000, 250, 2, ("small",), 2, low_us=3_500, high_us=5_250)
+    assert only_answer(started().received(ENGINE, frames(message), 20)).interval_ms == (3.5, 5.25)
 
 
 def test_the_directory_is_asked_once_a_model() -> None:

@@ -4,6 +4,7 @@ Units of one core that are foretold to be short run on the thread that brings th
 thread: what happens while a unit runs is done by `Gate`, from within it.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -104,9 +105,11 @@ class Engine:
         self.log: list[records.Record] = []
         self.answers: dict[str, Any] = {}
         self.tensors: dict[str, Any] = {}
+        self.has_answered = threading.Semaphore(0)
+        self.rings = 0
         scheduler = Scheduler(Machine((CoreId(0),)), Batches(batch))
         scheduler.handle(ModelLoaded(program.bundle.model), 0)
-        self.stage = Stage(scheduler, [CoreId(0)], lambda: self.now_us, self._took, self.log.append, self._broke, lambda: None)
+        self.stage = Stage(scheduler, [CoreId(0)], lambda: self.now_us, self._took, self.log.append, self._broke, self._rang)
 
     def ask(self, wire_id: str, seed: int = 0, budget_us: int = 100_000) -> None:
         inputs = tiny_inputs(seed)
@@ -120,6 +123,10 @@ class Engine:
         self.answers[message.request_id] = message
         if isinstance(message, InferReply):
             self.tensors[message.request_id] = tensors_from(message.tensors, answer.frames[1:])
+        self.has_answered.release()
+
+    def _rang(self) -> None:
+        self.rings += 1
 
     def _broke(self, error: Exception) -> None:
         raise error
@@ -197,6 +204,8 @@ def test_a_batch_that_nobody_waits_for_any_more_ends_with_its_unit(pairs: Engine
     def cancel() -> None:
         for wire_id in ("w1", "w2"):
             pairs.stage.cancel(b"client", wire_id)
+        program, arena = gate.arenas[0]
+        assert arena not in program._pool  # the kernels still write into it
 
     gate.meanwhile = [cancel]
     pairs.ask("w1", 1)
@@ -263,3 +272,24 @@ def test_who_waits_beside_a_unit_that_overruns_is_told_before_it_ends(pairs: Eng
     pairs.ask("w2", 2)
     assert_answered(pairs, "w1", 1)
     assert_answered(pairs, "w2", 2)
+
+
+def test_a_lane_that_leaves_somebody_waiting_rings_for_the_timer(rows: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("veltair.engine.stage.SHORT_US", 0)  # so that units run on lanes
+    engine = Engine(Program(open_bundle(rows)), batch=1)
+    gate.meanwhile = [lambda: engine.ask("w2", 2)]
+    engine.ask("w1", 1)
+    for _ in range(2):
+        assert engine.has_answered.acquire(timeout=10)
+    assert_answered(engine, "w2", 2)
+    assert engine.rings == 1
+
+
+def test_a_lane_does_not_ring_for_a_time_that_the_timer_knows(rows: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("veltair.engine.stage.SHORT_US", 0)
+    engine = Engine(Program(open_bundle(rows)), batch=1)
+    gate.meanwhile = [lambda: (engine.ask("w2", 2), engine.stage.tick())]
+    engine.ask("w1", 1)
+    for _ in range(2):
+        assert engine.has_answered.acquire(timeout=10)
+    assert engine.rings == 0

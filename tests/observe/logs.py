@@ -38,17 +38,36 @@ def arrived(request: str, at_us: int, *, who: str = "ads", deadline_ms: int = 10
 
 
 def dispatched(
-    request: str, at_us: int, lease: int, *, who: str = "ads", cores: tuple[int, ...] = (0,), predicted_us: int = MS
+    request: str,
+    at_us: int,
+    lease: int,
+    *,
+    who: str = "ads",
+    cores: tuple[int, ...] = (0,),
+    predicted_us: int = MS,
+    first: int = 0,
+    riders: tuple[str, ...] = (),
 ) -> Dispatched:
-    return Dispatched(at_us, request, who, "tiny", lease, cores, 0, 1, ("wide",), predicted_us, 0.0, "fewest cores that keep")
+    why = "fewest cores that keep"
+    return Dispatched(
+        at_us, request, who, "tiny", lease, cores, first, first + 1, ("wide",), predicted_us, 0.0, why, riders=riders
+    )
 
 
 def finished(request: str, at_us: int, lease: int, measured_us: int) -> Finished:
     return Finished(at_us, lease, request, measured_us)
 
 
-def completed(request: str, at_us: int, latency_us: int, *, who: str = "ads", deadline_ms: int = 10) -> Completed:
-    return Completed(at_us, request, who, "tiny", latency_us, MS, at_us - latency_us + deadline_ms * MS)
+def completed(
+    request: str,
+    at_us: int,
+    latency_us: int,
+    *,
+    who: str = "ads",
+    deadline_ms: int = 10,
+    interval_us: tuple[int, int] | tuple[None, None] = (None, None),
+) -> Completed:
+    return Completed(at_us, request, who, "tiny", latency_us, MS, at_us - latency_us + deadline_ms * MS, *interval_us)
 
 
 def refused(request: str, at_us: int, *, who: str = "ads") -> Refused:

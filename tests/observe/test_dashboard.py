@@ -57,6 +57,21 @@ def test_the_page_holds_every_unit_and_request_of_the_log(tmp_path: Path) -> Non
     assert (run["summary"]["tenants"][0]["attainment"], run["summary"]["tenants"][0]["met"]) == (0.5, False)
 
 
+def test_a_batch_is_drawn_for_the_request_that_it_goes_by(tmp_path: Path) -> None:
+    log = [
+        started(tenant("ads")),
+        arrived("rider", 5),
+        arrived("first", 10),
+        dispatched("first", 20, 1, riders=("rider",)),
+        finished("first", 1520, 1, measured_us=1400),
+        completed("first", 1530, 1520),
+        completed("rider", 1530, 1525),
+    ]
+    (run,) = data_in(page_of(tmp_path, log))["runs"]
+    assert [run["requests"]["id"][request] for request in run["units"]["request"]] == ["first"]
+    assert run["units"]["riders"] == {"0": 1}
+
+
 def test_the_page_names_no_address_outside_itself(tmp_path: Path) -> None:
     page = page_of(tmp_path, lifelike(duration_s=0.5))
     assert re.search(r"https?:|//[a-z0-9-]+\.[a-z]|<link|<script src|@import|url\(", page) is None

@@ -75,3 +75,32 @@ def test_a_unit_cut_off_by_a_crash_occupies_its_core_to_the_end_of_the_log() -> 
 @pytest.mark.parametrize(("percentile", "expected"), [(0.5, 50), (0.95, 95), (0.99, 99), (1.0, 100), (0.001, 1)])
 def test_percentiles_are_by_nearest_rank(percentile: float, expected: int) -> None:
     assert percentile_us(range(1, 101), percentile) == expected
+
+
+def test_coverage_is_the_share_of_answers_within_the_interval_that_was_foretold() -> None:
+    ads = summary_of(
+        arrived("a", 0), completed("a", 3 * MS, 3 * MS, interval_us=(3 * MS, 4 * MS)),
+        arrived("b", 0), completed("b", 3 * MS, 3 * MS, interval_us=(2 * MS, 3 * MS)),
+        arrived("c", 0), completed("c", 5 * MS, 5 * MS, interval_us=(2 * MS, 3 * MS)),
+        arrived("d", 0), completed("d", 1 * MS, 1 * MS, interval_us=(2 * MS, 3 * MS)),
+        arrived("of an older engine", 0), completed("of an older engine", 1 * MS, 1 * MS),
+    ).tenants[0]  # fmt: skip
+    assert ads.coverage == 0.5
+
+
+def test_without_intervals_there_is_no_coverage() -> None:
+    assert summary_of(arrived("a", 0), completed("a", MS, MS)).tenants[0].coverage is None
+
+
+def test_units_of_a_batch_are_of_each_request_in_it_also_when_the_first_has_ended() -> None:
+    records = (
+        arrived("a", 0), arrived("b", 0),
+        dispatched("a", 0, 1, riders=("b",)), dropped("a", 10), finished("a", 1000, 1, measured_us=900),
+        dispatched("a", 1000, 2, first=1, riders=("b",)), finished("a", 3000, 2, measured_us=1900), completed("b", 3000, 3000),
+    )  # fmt: skip
+    story = tell(Run(started(tenant("ads")), records, lost_records=0))
+    assert [(request.id, request.outcome, request.units) for request in story.requests] == [
+        ("a", "dropped", [0, 1]),
+        ("b", "answered", [0, 1]),
+    ]
+    assert story.running_us(story.requests[1]) == 3000

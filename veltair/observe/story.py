@@ -30,9 +30,10 @@ class RequestStory:
     end_us: int | None = None
     latency_us: int | None = None  # of answered ones, as the engine counted it
     predicted_us: int | None = None  # foretold on arrival
+    interval_us: tuple[int, int] | None = None  # the latency was said to lie within, nine times out of ten
     code: str = ""
     reason: str = ""
-    units: list[int] = field(default_factory=list)  # places in `Story.units`
+    units: list[int] = field(default_factory=list)  # places in `Story.units`; those of a batch are in each of its requests
 
     @property
     def in_time(self) -> bool:
@@ -61,6 +62,7 @@ def tell(run: Run) -> Story:
     units: list[UnitStory] = []
     current: dict[str, RequestStory] = {}
     on_lease: dict[int, UnitStory] = {}
+    batches: dict[str, list[RequestStory]] = {}  # by the first of each, who may have ended before the others
     deadline_after_us = {(tenant.name, tenant.model): tenant.qos_us for tenant in run.started.tenants}
 
     def story_of(record: Arrived | Dispatched | Completed | Refused | Dropped, arrived_us: int) -> RequestStory:
@@ -74,6 +76,14 @@ def tell(run: Run) -> Story:
             requests.append(story)
         return story
 
+    def aboard(record: Dispatched) -> list[RequestStory]:
+        if not record.riders:
+            return [story_of(record, record.at_us)]
+        if record.first_block == 0 or record.request not in batches:
+            riders = (current.get(rider) for rider in record.riders)
+            batches[record.request] = [story_of(record, record.at_us), *(rider for rider in riders if rider is not None)]
+        return batches[record.request]
+
     def end(story: RequestStory, outcome: Outcome, at_us: int) -> None:
         story.outcome, story.end_us = outcome, at_us
         del current[story.id]
@@ -85,7 +95,8 @@ def tell(run: Run) -> Story:
                 story_of(record, record.at_us).deadline_us = record.deadline_us
             case Dispatched():
                 unit = UnitStory(record)
-                story_of(record, record.at_us).units.append(len(units))
+                for story in aboard(record):
+                    story.units.append(len(units))
                 on_lease[record.lease] = unit
                 units.append(unit)
             case Finished():
@@ -98,6 +109,8 @@ def tell(run: Run) -> Story:
                     record.predicted_us,
                     record.deadline_us,
                 )
+                if record.low_us is not None and record.high_us is not None:
+                    story.interval_us = record.low_us, record.high_us
                 end(story, "answered", record.at_us)
             case Refused() | Dropped():
                 story = story_of(record, record.at_us)

@@ -36,6 +36,7 @@ class TenantSummary:
     p50_us: int | None
     p95_us: int | None
     p99_us: int | None
+    coverage: float | None  # answers within the interval that was foretold for them, as a share; 0.9 is what it aims at
 
     @property
     def attainment(self) -> float | None:
@@ -102,6 +103,7 @@ def _tenants(story: Story, end_us: int) -> tuple[TenantSummary, ...]:
     for tenant in promises:
         requests = by_tenant[tenant.name, tenant.model]
         outcomes = Counter(request.outcome for request in requests)
+        foretold = [request for request in requests if request.interval_us is not None]
         latencies = sorted(request.latency_us for request in requests if request.latency_us is not None)
         summaries.append(
             TenantSummary(
@@ -118,6 +120,14 @@ def _tenants(story: Story, end_us: int) -> tuple[TenantSummary, ...]:
                 p50_us=percentile_us(latencies, 0.50),
                 p95_us=percentile_us(latencies, 0.95),
                 p99_us=percentile_us(latencies, 0.99),
+                coverage=sum(_as_foretold(request) for request in foretold) / len(foretold) if foretold else None,
             )
         )
     return tuple(summaries)
+
+
+def _as_foretold(request: RequestStory) -> bool:
+    assert request.interval_us is not None
+    assert request.latency_us is not None
+    low_us, high_us = request.interval_us
+    return low_us <= request.latency_us <= high_us

@@ -40,7 +40,12 @@ def run_data(story: Story, label: str, source: str, *, max_units: int = MAX_UNIT
         i for i, request in enumerate(story.requests) if not first_unit or not request.units or request.units[-1] >= first_unit
     ]
     place_of = {id(story.requests[i]): place for place, i in enumerate(shown)}
-    request_of_unit = {unit: place_of[id(story.requests[i])] for i in shown for unit in story.requests[i].units}
+    request_of_unit: dict[int, int] = {}
+    for i in shown:
+        request = story.requests[i]
+        for unit in request.units:  # of a batch, the request it goes by
+            if unit not in request_of_unit or story.units[unit].dispatched.request == request.id:
+                request_of_unit[unit] = place_of[id(request)]
     requests = [story.requests[i] for i in shown]
     summaries = [{**asdict(tenant), "attainment": tenant.attainment, "met": tenant.met} for tenant in summary.tenants]
     return {
@@ -96,6 +101,7 @@ def _units(story: Story, shown: range, request_of_unit: dict[int, int]) -> dict[
         "last": [what.end_block for what in whats],
         "pressure": [round(what.pressure, 3) for what in whats],
         "waiting": [what.waiting for what in whats],
+        "riders": {place: len(what.riders) for place, what in enumerate(whats) if what.riders},
         "core": [cores.place(what.cores) for what in whats],
         "variant": [variants.place(what.variants) for what in whats],
         "reason": [reasons.place(what.reason) for what in whats],

@@ -14,12 +14,12 @@ const comparison = () => {
       ...(tenant ? [
         element("td", {}, `${percent(tenant.percentile, 0)} in ${duration(tenant.qos_us)}`),
         element("td", {}, attainmentMeter(tenant.attainment, tenant.percentile, i), element("span", { class: "share" }, percent(tenant.attainment))),
-        ...[tenant.p50_us, tenant.p95_us, tenant.p99_us].map((us) => element("td", {}, duration(us))),
+        ...[tenant.p50_us, tenant.p95_us, tenant.p99_us].map((us) => element("td", {}, duration(us))), element("td", {}, percent(tenant.coverage)),
         ...[tenant.requests, tenant.refused, tenant.dropped].map((count) => element("td", {}, number(count))),
         element("td", {}, metBadge(tenant.met)),
-      ] : Array.from({ length: 9 }, () => element("td", { class: "quiet" }, "–"))));
+      ] : Array.from({ length: 10 }, () => element("td", { class: "quiet" }, "–"))));
   }));
-  const head = ["Tenant", "Model", "Run", "Target", "In time", "p50", "p95", "p99", "Requests", "Refused", "Dropped", ""];
+  const head = ["Tenant", "Model", "Run", "Target", "In time", "p50", "p95", "p99", "As foretold", "Requests", "Refused", "Dropped", ""];
   return [
     element("div", { class: "head" }, element("h1", {}, "Runs side by side"), element("p", {}, content.runs.map((run) => `${run.label} (${run.source}, ${duration(run.summary.duration_us)})`).join(" · "))),
     card("", "Tenants", "Refused and dropped requests count as misses; percentiles are over answered ones.",

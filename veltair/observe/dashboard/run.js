@@ -7,14 +7,14 @@ const metBadge = (met) =>
   element("span", { class: `badge ${met == null ? "none" : met ? "good" : "bad"}` }, met == null ? "no requests" : met ? "✓ met" : "✗ not met");
 
 const tenantTable = (run) => {
-  const head = ["Tenant", "Model", "Target", "In time", "p50", "p95", "p99", "Requests", "Refused", "Dropped", ""];
+  const head = ["Tenant", "Model", "Target", "In time", "p50", "p95", "p99", "As foretold", "Requests", "Refused", "Dropped", ""];
   const rows = run.summary.tenants.map((tenant, i) =>
     element("tr", {},
       element("td", { class: "left" }, element("i", { class: "dot", style: { background: cssColor(i) } }), tenant.name),
       element("td", { class: "left quiet" }, tenant.model),
       element("td", {}, `${percent(tenant.percentile, 0)} in ${duration(tenant.qos_us)}`),
       element("td", {}, attainmentMeter(tenant.attainment, tenant.percentile, i), element("span", { class: "share" }, percent(tenant.attainment))),
-      ...[tenant.p50_us, tenant.p95_us, tenant.p99_us].map((us) => element("td", {}, duration(us))),
+      ...[tenant.p50_us, tenant.p95_us, tenant.p99_us].map((us) => element("td", {}, duration(us))), element("td", {}, percent(tenant.coverage)),
       ...[tenant.requests, tenant.refused, tenant.dropped].map((count) => element("td", {}, number(count))),
       element("td", {}, metBadge(tenant.met))));
   return element("div", { class: "scroll" }, element("table", { "aria-label": "What each tenant got" },

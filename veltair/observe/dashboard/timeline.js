@@ -148,7 +148,8 @@ const timeline = (run) => {
     const measured = units.measured[unit];
     return [
       ["request", requests.id[request]], ["model", run.tenants[tenantOf(unit)].model],
-      ["blocks", `${units.first[unit]} to ${units.last[unit] - 1} of ${run.blocks[run.tenants[tenantOf(unit)].model] ?? "?"}`],
+      ...(units.riders[unit] ? [["batch", `of ${units.riders[unit] + 1} requests`]] : []),
+      ["blocks", `${units.first[unit]} to ${units.last[unit] - 1}` + (units.riders[unit] ? "" : ` of ${run.blocks[run.tenants[tenantOf(unit)].model] ?? "?"}`)],
       ["cores", units.cores[units.core[unit]].join(", ")], ["variant", kinds.join(", ")],
       ["predicted", duration(units.predicted[unit])],
       ["measured", measured == null ? "still running at the end of the log" : `${duration(measured)} (${(measured / units.predicted[unit]).toFixed(2)}× predicted)`],
