@@ -11,7 +11,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from veltair.core.policies import POLICIES
 from veltair.errors import ConfigError, VeltairError
+from veltair.observe.read import read_log
 from veltair.simulate.page import write_page
+from veltair.simulate.replay import replay
 from veltair.simulate.result import encode_result
 from veltair.simulate.run import simulate as run_simulation
 from veltair.simulate.run import trace
@@ -19,6 +21,7 @@ from veltair.simulate.setting import prepare
 from veltair.simulate.table import print_result
 from veltair.simulate.workload import ModelSource, Workload, read_workload, ready_workloads
 
+DIFFERS_STATUS = 3
 WIDTH_IN_FILES = 150
 
 _EXAMPLES = f"""
@@ -29,6 +32,7 @@ Examples:
   veltair simulate --cores 64 --workload tenants.toml --policy veltair,fcfs --seed 7 --jobs 4 --json r.json --html r.html
   veltair simulate --workload mixed --bundles artifacts --load 0.8 --trace run.json
   veltair simulate --workload published --csv resnet50=resnet50_layer_us.csv
+  veltair simulate --replay decisions.jsonl
 
 \b
 Workloads that come along: {", ".join(ready_workloads())}
@@ -37,7 +41,7 @@ Policies: {", ".join(POLICIES)}
 
 
 @click.command(epilog=_EXAMPLES)
-@click.option("--workload", required=True, metavar="FILE|NAME", help="TOML file of tenants and machine, or a ready one.")
+@click.option("--workload", metavar="FILE|NAME", help="TOML file of tenants and machine, or a ready one.")
 @click.option("--policy", default="veltair,fcfs", show_default=True, help="Policies to compare, a,b; ratios are to the last.")
 @click.option("--cores", type=click.IntRange(1), help="Cores of the machine, in place of the workload's.")
 @click.option("--load", type=click.FloatRange(0, min_open=True), help="Share of capacity at which policies are compared.")
@@ -52,9 +56,10 @@ Policies: {", ".join(POLICIES)}
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Worker processes; the result is the same.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the result to this file.")
 @click.option("--html", "html_file", type=click.Path(path_type=Path, dir_okay=False), help="Write a page with plots.")
+@click.option("--replay", "log", type=click.Path(path_type=Path, dir_okay=False), help="In place of --workload: a decision log.")
 @click.option("--trace", "trace_file", type=click.Path(path_type=Path, dir_okay=False), help="Write a run for Perfetto.")
 def simulate(
-    workload: str,
+    workload: str | None,
     policy: str,
     cores: int | None,
     load: float | None,
@@ -67,6 +72,7 @@ def simulate(
     jobs: int,
     json_file: Path | None,
     html_file: Path | None,
+    log: Path | None,
     trace_file: Path | None,
 ) -> None:
     """Find out what each policy makes of a workload, with the scheduler that serves.
@@ -75,8 +81,17 @@ def simulate(
     at one load. Times are measured ones, or modelled for core counts that nobody measured (the table says which). The same
     arguments give the same bytes. --trace shows the first policy's run at the load of the closer look.
 
-    Exit status: 0, 1 for an error, 2 for wrong usage.
+    With --replay, every run in a decision log of `veltair serve --log` goes through the scheduler again: the same facts must
+    lead to the same decisions, and the first that differs is shown.
+
+    Exit status: 0, 1 for an error, 2 for wrong usage, 3 for a replay that differs.
     """
+    if (workload is None) == (log is None):
+        raise click.UsageError("name either a workload (--workload) or a decision log (--replay)")
+    if log is not None:
+        _replay(log)
+        return
+    assert workload is not None
     policies = [name.strip() for name in policy.split(",") if name.strip()]
     if not policies or len(set(policies)) < len(policies):
         raise click.BadParameter("name each policy once, e.g. veltair,fcfs", param_hint="--policy")
@@ -100,6 +115,18 @@ def simulate(
         raise click.ClickException(f"{e} ({e.code})") from e
     console = Console()
     print_result(result, console if console.is_terminal else Console(width=max(console.width, WIDTH_IN_FILES)))
+
+
+def _replay(path: Path) -> None:
+    try:
+        runs = [(run, replay(run)) for run in read_log(path).runs]
+    except VeltairError as e:
+        raise click.ClickException(f"{e} ({e.code})") from e
+    for number, (run, replayed) in enumerate(runs, start=1):
+        agree = f"run {number}, {run.started.policy}: {replayed.decisions} decisions on {replayed.events} events agree"
+        click.echo(agree if replayed.difference is None else f"{agree}, then one differs\n  {replayed.difference}")
+    if any(replayed.difference is not None for _, replayed in runs):
+        click.get_current_context().exit(DIFFERS_STATUS)
 
 
 def _changed(

@@ -133,6 +133,7 @@ class Stage:
             now_us, wake_us = self._clock(), self._scheduler.wake_us
             deeds = _Deeds()
             if wake_us is not None and now_us >= wake_us:
+                self._log(records.Woken(now_us))
                 deeds = self._decide(TimerFired(), now_us)
                 wake_us = self._scheduler.wake_us
             self._told_wake_us = wake_us
@@ -141,7 +142,9 @@ class Stage:
 
     def drain(self) -> None:
         with self._lock:
-            deeds = self._decide(DrainStarted(), self._clock())
+            now_us = self._clock()
+            self._log(records.DrainBegan(now_us))
+            deeds = self._decide(DrainStarted(), now_us)
         self._do(deeds)
 
     def give_up(self, error: RequestError) -> None:

@@ -144,6 +144,16 @@ class WeightsEvicted(msgspec.Struct, frozen=True, tag="weights_evicted"):
     model: str
 
 
+class Woken(msgspec.Struct, frozen=True, tag="woken"):
+    """The time came that the scheduler had asked to be woken at."""
+
+    at_us: int
+
+
+class DrainBegan(msgspec.Struct, frozen=True, tag="drain_began"):
+    at_us: int
+
+
 class Lost(msgspec.Struct, frozen=True, tag="lost"):
     """Written by the log itself: so many records before this one did not fit or could not be written."""
 
@@ -162,6 +172,8 @@ Record = (
     | WeightsAsked
     | WeightsLoaded
     | WeightsEvicted
+    | Woken
+    | DrainBegan
     | Lost
 )
 

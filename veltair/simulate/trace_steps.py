@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import assert_never
 
 from veltair.core.actions import Action, Complete, Dispatch, Drop, EvictWeights, LoadWeights, Refuse
-from veltair.core.events import ModelLoaded, RequestArrived, UnitFailed, UnitFinished, WeightsLoaded
+from veltair.core.events import DrainStarted, ModelLoaded, RequestArrived, TimerFired, UnitFailed, UnitFinished, WeightsLoaded
 from veltair.core.values import LeaseId, Model, ModelName, Request, RequestId
 from veltair.observe import records
 from veltair.simulate.virtual import Step
@@ -36,6 +36,10 @@ class StepRecords:
                 yield records.Finished(now_us, lease_id, request_id, now_us - since_us, failed=message)
             case WeightsLoaded(name):
                 yield records.WeightsLoaded(now_us, name)
+            case TimerFired():
+                yield records.Woken(now_us)
+            case DrainStarted():
+                yield records.DrainBegan(now_us)
             case _:
                 pass  # nothing that a log tells of
         for action in step.actions:
