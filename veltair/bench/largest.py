@@ -67,7 +67,8 @@ class LargestLoad:
             return kept.load * min(math.exp(kept.margin / SLOPE_BELOW), most) if len(self.seen) < 2 * self.probes else None
         if kept is None:
             least, most = STEP_DOWN
-            load = failed.load * min(max(math.exp(failed.margin / SLOPE), least), most)
+            far = failed.margin <= WORST_MARGIN and len(self.seen) > 1  # the first guess downwards was too timid
+            load = failed.load * (least if far else min(max(math.exp(failed.margin / SLOPE), least), most))
             return load if load >= self.start * LEAST_SHARE else None
         if failed.load / kept.load <= RESOLUTION or len(self.seen) >= self.probes:
             return None

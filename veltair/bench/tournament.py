@@ -75,13 +75,19 @@ class Pace:
     started_s: float = 0.0
     probes: int = 0
     ended: int = 0
+    probes_of_ended: int = 0
 
     def __post_init__(self) -> None:
         self.started_s = self.now_s()
 
+    def end(self, probes: int) -> None:
+        """A search was done after so many probes."""
+        self.ended += 1
+        self.probes_of_ended += probes
+
     def left_s(self) -> float:
         a_probe = (self.now_s() - self.started_s) / self.probes if self.probes else SECONDS_A_PROBE
-        a_search = max(self.probes / self.ended, 1.0) if self.ended else PROBES_A_SEARCH
+        a_search = self.probes_of_ended / self.ended if self.ended else PROBES_A_SEARCH
         return max(self.searches * a_search - self.probes, self.searches - self.ended) * a_probe
 
 
@@ -119,7 +125,7 @@ def compete(
                 if (load := search.next_load()) is None:
                     standings[number].loads.append(search.answer())
                     start[number] = search.answer() or start[number]
-                    pace.ended += 1
+                    pace.end(len(search.seen))
                     del under_way[number]
                     continue
                 seeded = msgspec.structs.replace(entries[number].scenario, seed=seed + turn)
