@@ -40,7 +40,7 @@ const tenantLabel = (i) => {
 const rate = (perSecond) => (perSecond == null ? "–" : perSecond.toLocaleString("en-US", { maximumSignificantDigits: perSecond < 1000 ? 3 : 4 }));
 const times = (ratio) => (ratio == null ? "–" : `${ratio.toFixed(2)}×`);
 const shortTime = (us) => (us < 1000 ? `${+us.toPrecision(3)} µs` : us < 1e6 ? `${+(us / 1000).toPrecision(3)} ms` : `${+(us / 1e6).toPrecision(3)} s`);
-const plural = (count, name) => `${number(count)} ${name}${count === 1 ? "" : "s"}`;
+const plural = (count, one, many = `${one}s`) => `${number(count)} ${count === 1 ? one : many}`;
 // 1, 2, 3, 4, 8 → "1–4, 8"
 const ranges = (values) => {
   const parts = [];

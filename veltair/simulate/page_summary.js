@@ -10,7 +10,7 @@ const headline = () => {
   const parts = [
     plural(machine.cores, "core"), `${plural(tenants.length, "tenant")} of ${plural(models.length, "model")}`,
     `${plural(scenario.requests, "request")} a run, the first ${percent(scenario.warmup, 0)} not counted`, plural(seeds.length, "seed"),
-    ...(policies.length > 1 ? [plural(policies.length, "policy").replace(/ policys$/, " policies")] : []),
+    ...(policies.length > 1 ? [plural(policies.length, "policy", "policies")] : []),
   ];
   return element("div", { class: "head" }, element("h1", {}, scenario.name), element("p", {}, parts.join(" · ")));
 };
@@ -28,7 +28,7 @@ const tiles = () => {
     tile(rate(largest.per_s), `± ${rate(spread)} /s`, `${lead.name}: largest load that keeps every tenant's target`, `95 % interval ${rate(largest.low_per_s)} to ${rate(largest.high_per_s)} requests a second`),
     ratioTile(lead.over_baseline, baselineName),
     rivalName === baselineName ? null : ratioTile(lead.over_best_rival, `${rivalName}, the best rival`),
-    tile(duration(same.mean_latency_us), change == null ? "" : `${change > 0 ? "+" : "−"}${Math.abs(change * 100).toFixed(0)} % against ${baselineName}`, `mean latency at ${rate(same.per_s)}/s`),
+    tile(duration(same.mean_latency_us), change == null ? "" : Math.abs(change) < 0.005 ? `as ${baselineName}` : `${change > 0 ? "+" : "−"}${Math.abs(change * 100).toFixed(0)} % against ${baselineName}`, `mean latency at ${rate(same.per_s)}/s`),
     tile(percent(same.core_use, 0), "", `of core time leased at ${rate(same.per_s)}/s`),
     tile(percent(same.conflict_rate), "", "of units got fewer cores than they wanted"));
 };
@@ -50,7 +50,7 @@ const policyTable = () => {
     ["Of capacity", (p) => element("td", {}, percent(p.largest.of_capacity, 0))],
     ...(several && baselineName != null ? [[`Over ${baselineName}`, (p, i) => ratioCell(p.over_baseline, i === content.baseline, baselineName)]] : []),
     ...(several && rivalName != null && rivalName !== baselineName ? [[`Over ${rivalName}`, (p, i) => ratioCell(p.over_best_rival, i === content.best_rival, rivalName)]] : []),
-    ["Limited by", (p) => element("td", { class: "left name", title: p.limit ? `${percent(p.limit.attainment)} in QoS at ${rate(p.limit.per_s)} requests a second` : "" }, limitText(p.limit))],
+    ["Limited by", (p) => element("td", { class: "left name", title: p.limit ? `${percent(p.limit.attainment)} in QoS at ${rate(p.limit.per_s)} requests a second` : "" }, p.curve.per_s.length ? limitText(p.limit) : "–")],
     ["In QoS", (p) => element("td", {}, percent(p.at_load.attainment))],
     ["Mean latency", (p) => element("td", {}, duration(p.at_load.mean_latency_us))],
     ["Core use", (p) => element("td", {}, percent(p.at_load.core_use, 0))],

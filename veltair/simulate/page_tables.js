@@ -21,7 +21,7 @@ const tenantCells = (outcome, tenant, i) => {
 const tenantsCard = () => {
   let look = "at_load", which = scenario.tenants.length * policies.length <= 24 ? ALL : content.lead;
   const head = ["Tenant", "Policy", "QoS", "In QoS", "Asked", "Late", "Refused", "Dropped", "p50", "p95", "p99", "Queued", "Core time", "Units", "Cores", "Coverage"];
-  const host = element("div");
+  const host = element("div", { class: "dense" });
   const fill = () => {
     const shown = which === ALL ? policies.map((_, i) => i) : [which];
     const rows = scenario.tenants.flatMap((tenant, i) => shown.map((p, place) => {

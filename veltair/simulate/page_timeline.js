@@ -133,7 +133,7 @@ const coresCard = () => {
     const data = line(), detail = policies[policy][looks[look][0]];
     tabs.forEach((tab, i) => tab.setAttribute("aria-pressed", String(i === policy)));
     canvas.setAttribute("aria-label", data ? `Units of ${policies[policy].name} on ${cores} cores: ${data.lease.begin.length} units. Arrow keys move, plus and minus zoom, 0 shows all.` : "No timeline");
-    about.textContent = detail ? `${policies[policy].name} at ${rate(detail.per_s)} requests a second: ${percent(detail.core_use, 0)} of core time leased, ${percent(detail.conflict_rate)} of units with fewer cores than they wanted.` : `${policies[policy].name} reaches no load.`;
+    about.textContent = detail ? `${policies[policy].name} at ${rate(detail.per_s)} requests a second: ${percent(detail.core_use, 0)} of core time leased, ${percent(detail.conflict_rate)} of units with fewer cores than they wanted${detail.loads || detail.evictions ? `, weights brought in ${plural(detail.loads, "time")}, let go ${plural(detail.evictions, "time")}` : ""}.` : `${policies[policy].name} reaches no load.`;
     if (data) view(from, to); else redraw();
   };
   const tabs = policies.map((each, i) => element("button", { type: "button", "aria-pressed": "false", onclick: () => turnTo(i, look) }, policyKey(i), element("span", {}, each.name)));
