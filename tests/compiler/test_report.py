@@ -66,7 +66,7 @@ SLOW = candidate("slow", [700.0, 950.0, 400.0], kept=False)
 class Page(HTMLParser):
     """The rows of every table as text, and every element that was opened and not closed."""
 
-    VOID = frozenset({"meta"})
+    VOID = frozenset({"meta", "wbr"})
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -122,9 +122,35 @@ def test_the_proof_names_the_best_candidate_at_each_point_and_what_the_kept_set_
     assert "at most 25.0% from the best" in page.text
 
 
+def test_what_the_gate_rejected_is_no_better_candidate() -> None:
+    rejected = candidate("bf16", [100.0, 100.0, 100.0], kept=False, rejected=True)  # each block alone was within its tolerance
+    page = Page(render_report(report(block("00-conv", FAST, LEAN, rejected))))
+    assert page.row("best candidate")[2:5] == ["fast", "lean", "fast"]
+    assert "the best everywhere" in page.text
+
+
+def test_the_gate_has_a_row_for_each_variant_run_from_end_to_end() -> None:
+    checks = {"fast: error": "5.0e-06 of the range", "fast: cosine": "1.000000", "bf16: error": "2.3e-01 of the range"}
+    gate = {**report(block("00-conv", FAST))["gate"], "checks": checks, "astray": ["bf16"], "exact_whole_model_error": 5e-6}
+    page = Page(render_report(report(block("00-conv", LEAN), gate=gate)))
+    assert page.row("variant") == ["variant", "error", "cosine", "passes"]
+    assert page.row("fast") == ["fast", "5.0e-06 of the range", "1.000000", "yes"]
+    assert page.row("bf16") == ["bf16", "2.3e-01 of the range", "-", "not served"]
+    assert "5e-06" in page.text
+    assert "in reduced precision" not in page.text
+
+
+def test_a_compile_that_searched_nothing_shows_no_figures_of_a_search() -> None:
+    nothing = {**report(block("00-conv", FAST))["search"], "searched": 0, "candidates": 0, "spread": 0.0, "failed": []}
+    page = Page(render_report(report(block("00-conv", FAST), search=nothing)))
+    assert "9, all known from records" in page.text
+    assert "candidates timed" not in page.text
+    assert "Failed candidates" not in page.text
+
+
 def test_whole_model_kernels_failures_and_search_are_told() -> None:
     page = Page(render_report(report(block("00-conv", FAST))))
-    assert page.row("1 core, bandwidth 50%") == ["1 core, bandwidth 50%", "1.10 ms", "1.30 ms", "1.10"]
+    assert page.row("1 core, bandwidth 50%") == ["1 core, bandwidth 50%", "1.10 ms", "1.30 ms", "1.10x"]
     assert page.row("Conv+Relu")[-1] == "95%"
     assert page.row("gemm 8x8")[1:] == ["mr 4", "its process was ended by SIGSEGV"]
     for told in ("tiny.onnx sha256:12", "seed 7", "2026-01-02", "apache-tvm 0.27", "9, of which 4", "25.0%", "ONNX Runtime 1.31"):

@@ -28,6 +28,7 @@ class Verdict:
     whole: dict[str, float]  # rule -> worst error of the model's outputs, run from end to end
     rejected: dict[tuple[int, int], str]  # block, variant -> why it must not be used
     checks: dict[str, str]  # what was compared end to end -> what came out
+    astray: frozenset[str]  # rules whose line as a whole is not the same as the reference
     inputs: int
 
 
@@ -135,10 +136,10 @@ def run_gate(
                     end.compare(arena.views[port.name], values[port.name])
     finally:
         program.release(arena)
-    _reject_lines(blocks, ends, rejected)
+    astray = _reject_lines(blocks, ends, rejected)
     _require_exact(program, blocks, rejected)
     checks = {f"{rule}: {what}": text for rule, end in ends.items() for what, text in end.described().items()}
-    return Verdict(errors, {rule: end.error for rule, end in ends.items()}, rejected, checks, len(samples))
+    return Verdict(errors, {rule: end.error for rule, end in ends.items()}, rejected, checks, astray, len(samples))
 
 
 def _places(blocks: Blocks, rule: str) -> tuple[int, ...]:
@@ -150,13 +151,15 @@ def _tolerance(blocks: Blocks, rule: str) -> float:
     return max(block[v].tolerance for block, v in zip(blocks, _places(blocks, rule), strict=True))
 
 
-def _reject_lines(blocks: Blocks, ends: Mapping[str, Likeness], rejected: dict[tuple[int, int], str]) -> None:
-    """Where a line as a whole strays, what makes it differ from the plainest is not to be trusted in any block."""
+def _reject_lines(blocks: Blocks, ends: Mapping[str, Likeness], rejected: dict[tuple[int, int], str]) -> frozenset[str]:
+    """Where a line as a whole strays, what makes it differ from the plainest is not to be trusted in any block; those rules."""
+    astray = set()
     for rule, end in ends.items():
         chosen = [block[v] for block, v in zip(blocks, _places(blocks, rule), strict=True)]
         coarse = any(not c.exact for c in chosen)
         if end.is_same(coarse=coarse):
             continue
+        astray.add(rule)
         why = "; ".join(f"{what} {text}" for what, text in end.described().items())
         other = any(c.algorithm != "direct" for c in chosen)
         for b, candidates in enumerate(blocks):
@@ -164,6 +167,7 @@ def _reject_lines(blocks: Blocks, ends: Mapping[str, Likeness], rejected: dict[t
                 guilty = not candidate.exact if coarse else candidate.algorithm != "direct" if other else rule in candidate.rules
                 if guilty:
                     rejected.setdefault((b, v), f"the model as a whole, run as {rule!r}: {why}")
+    return frozenset(astray)
 
 
 def _require_exact(program: Program, blocks: Blocks, rejected: Mapping[tuple[int, int], str]) -> None:

@@ -31,6 +31,7 @@ class Candidate(TypedDict):
     exerts: dict[str, float]  # resource -> pressure it puts on others
     gate_error: float  # largest |ours - reference| / max |reference|
     tolerance: float
+    rejected: NotRequired[bool]  # by the gate: for its own error, or because the model as a whole strays with it
 
 
 class Block(TypedDict):
@@ -83,8 +84,10 @@ class Gate(TypedDict):
     inputs: int
     reference: str  # "ONNX Runtime 1.31"
     worst_block_error: float
-    whole_model_error: list[float]  # of each variant run from end to end
-    checks: NotRequired[dict[str, str]]  # what was compared end to end -> what came out, like "top-1" -> "same on 4 of 4"
+    whole_model_error: list[float]  # of each variant run from end to end that may be served
+    exact_whole_model_error: NotRequired[float]  # the worst of those in fp32
+    checks: NotRequired[dict[str, str]]  # "variant: what was compared end to end" -> what came out, like "same in 4 of 4"
+    astray: NotRequired[list[str]]  # of these variants, the ones that may not be served
 
 
 class Peaks(TypedDict):

@@ -72,8 +72,13 @@ def made_report(
             inputs=verdict.inputs,
             reference=f"ONNX Runtime {version('onnxruntime')}",
             worst_block_error=max(verdict.errors[b][v] for b, chosen in enumerate(told.chosen) for v in chosen.kept),
-            whole_model_error=list(verdict.whole.values()),
+            whole_model_error=[error for rule, error in verdict.whole.items() if rule not in verdict.astray],
+            exact_whole_model_error=max(
+                (error for rule, error in verdict.whole.items() if rule not in verdict.astray and _is_exact(told, rule)),
+                default=0.0,
+            ),
             checks=verdict.checks,
+            astray=sorted(verdict.astray),
         ),
         seconds=dict(seconds),
     )
@@ -82,6 +87,10 @@ def made_report(
 def _quickest(told: Told) -> Sequence[Chosen]:
     """Each call in the exact form that is fastest on one core."""
     return told.lines.get("fast") or told.lines["direct"]
+
+
+def _is_exact(told: Told, rule: str) -> bool:
+    return all(c.exact for block in told.blocks for c in block if rule in c.rules)
 
 
 def _whole(told: Told, *, exact: bool) -> list[float]:
@@ -126,6 +135,7 @@ def _candidate(told: Told, b: int, v: int, candidate: BlockCandidate, chosen: Se
         exerts={"bandwidth": told.measured.pressure[b][v]},
         gate_error=told.verdict.errors[b][v],
         tolerance=candidate.tolerance,
+        rejected=(b, v) in told.verdict.rejected,
     )
     if kept:
         made["worth"] = _share(chosen.worth[candidate.name])

@@ -118,7 +118,8 @@ def how_timed(seed: int) -> dict[str, Any]:
 
 def describe(kernel: Kernel) -> str:
     """What a kernel computes, for people: its kind, form and shapes."""
-    form = [part for part, usual in ((kernel.algorithm, "direct"), (kernel.precision, "fp32")) if part != usual]
+    usual = ("direct", "fp32", kernel.kind)
+    form = [part for part in (kernel.algorithm, kernel.precision) if part not in usual]
     ins = " ".join("x".join(map(str, shape)) for shape, _ in kernel.inputs)
     return " ".join([kernel.kind, *form, ins, "->", "x".join(map(str, kernel.output))])
 

@@ -52,7 +52,7 @@ def _block(block: Block, points: Sequence[Point], peaks: Peaks, colours: Mapping
     )
 
 
-_OTHER_HEADS = ("traffic", "working set", "presses on others", "gate error", "allowed", "calls by form")
+_OTHER_HEADS = ("traffic", "working set", "presses", "gate error", "allowed", "calls by form")
 
 
 def point_name(point: Point) -> str:
@@ -62,9 +62,9 @@ def point_name(point: Point) -> str:
 
 def _candidate(c: Candidate, block: Block, colours: Mapping[str, int]) -> list[str]:
     forms = ", ".join(f"{n} {form}" for form, n in sorted(c["forms"].items(), key=lambda f: -f[1]))
-    best = [min(us) for us in zip(*(other["us"] for other in block["candidates"]), strict=True)]
-    times = [f'<td class="{"best" if us <= least else ""}">{time(us)}</td>' for us, least in zip(c["us"], best, strict=True)]
-    exerts = ", ".join(f"{resource} {pressure:.2f}" for resource, pressure in c["exerts"].items())
+    best = [min(us) for us in zip(*(other["us"] for other in _passed(block["candidates"])), strict=True)]
+    times = [f'<td class="{"best" if us == least else ""}">{time(us)}</td>' for us, least in zip(c["us"], best, strict=True)]
+    exerts = ", ".join(f"{pressure:.2f}" for pressure in c["exerts"].values())
     over = "over" if not c["gate_error"] <= c["tolerance"] else ""
     return [
         dot(colours[c["name"]]) + text(c["name"]),
@@ -79,9 +79,13 @@ def _candidate(c: Candidate, block: Block, colours: Mapping[str, int]) -> list[s
     ]
 
 
+def _passed(candidates: Sequence[Candidate]) -> list[Candidate]:
+    return [c for c in candidates if c["kept"] or not c.get("rejected", c["gate_error"] > c["tolerance"])]
+
+
 def _losses(candidates: Sequence[Candidate]) -> list[float]:
     """At each point, how much slower the best kept candidate is than the best of all that passed the gate."""
-    passed = [c for c in candidates if c["kept"] or c["gate_error"] <= c["tolerance"]]
+    passed = _passed(candidates)
     every = zip(*(c["us"] for c in passed), strict=True)
     kept = zip(*(c["us"] for c in candidates if c["kept"]), strict=True)
     return [min(have) / min(could) - 1.0 for have, could in zip(kept, every, strict=True)]
@@ -92,7 +96,7 @@ def _regret(block: Block) -> float:
 
 
 def _proof(candidates: Sequence[Candidate], width: int) -> list[list[str]]:
-    passed = [c for c in candidates if c["kept"] or c["gate_error"] <= c["tolerance"]]
+    passed = _passed(candidates)
     points = range(len(candidates[0]["us"]))
     best = [min(passed, key=lambda c: c["us"][k])["name"] for k in points]
     losses = _losses(candidates)

@@ -6,7 +6,7 @@ from importlib.resources import files
 from veltair.compiler.report.blocks import blocks_section, point_name
 from veltair.compiler.report.markup import COLOURS, card, count, dot, meter, table, text, tile, time
 from veltair.compiler.report.roofline import roofline
-from veltair.compiler.report_schema import Block, KernelRow, Report, Search
+from veltair.compiler.report_schema import Block, Gate, KernelRow, Report, Search
 
 MOST_FAILED = 200  # rows of the table of failed candidates; a model with more of them has another problem
 
@@ -27,7 +27,7 @@ def _asset(name: str) -> str:
 
 
 def _main(report: Report) -> str:
-    colours = _colours(report["blocks"])
+    colours, failed = _colours(report["blocks"]), report["search"]["failed"]
     sections = [
         _head(report),
         _tiles(report),
@@ -47,15 +47,21 @@ def _main(report: Report) -> str:
         card("Where the time goes", "Share of the time on one core, by kind of kernel.", _kinds(report), "half"),
         card(
             "Blocks, variants and the proof of selection",
-            "Times are medians. Bold is the best at that point. The kept set is right when it is within 5 % of the best "
-            "candidate at every point; what was dropped says why.",
+            "Times are medians. Bold is the best at that point of what passed the gate. The kept set is right when it is within "
+            "5 % of that at every point; what was dropped says why. What a candidate presses on the others' bandwidth is a share "
+            "of what an antagonist does; forms count Winograd's multiply-adds as the direct form's.",
             blocks_section(report["blocks"], report["points"], report["peaks"], colours),
         ),
-        card("Slowest kernels", "Each in its fastest exact form and setting, on one core, weights cold.", _kernels(report)),
+        card(
+            "Slowest kernels",
+            "Each in its fastest exact form and setting, on one core, weights cold. Winograd counts the direct form's "
+            "multiply-adds, so its share may be above all of the peak.",
+            _kernels(report),
+        ),
         *(_batched(other) for other in report.get("batched", ())),
         card("Gate", "Every variant of every block is compared with the reference before it may be used.", _gate(report), "half"),
         card("Search", "What this compile had to build and time; known kernels cost nothing.", _search(report), "half"),
-        card("Failed candidates", _failed_note(report["search"]), _failed(report["search"])),
+        *([card("Failed candidates", _failed_note(report["search"]), _failed(report["search"]))] if failed else []),
         card("How this was made", "Enough to make it again.", _how(report)),
     ]
     return "\n".join(sections)
@@ -85,19 +91,27 @@ def _tiles(report: Report) -> str:
     tiles += [
         tile(f"{rate:.0f} GFLOP/s", f"in fp32 on one core, {rate / peak:.0%} of its peak"),
         tile(f"{len(blocks)}", f"block{'s' * (len(blocks) != 1)}, {count(kept, 'variant')} kept"),
-        tile(f"{max(report['gate']['whole_model_error'], default=0.0):.0e}", "worst error of the whole model"),
+        _error_tile(report["gate"]),
         tile(f"{report['fallback_share']:.1%}", "of the time in generic schedules"),
     ]
     return f'<div class="tiles">{"".join(tiles)}</div>'
 
 
+def _error_tile(gate: Gate) -> str:
+    """The exact variants' error first: a coarser one's is of another size, and its outputs are judged by more than that."""
+    worst = max(gate["whole_model_error"], default=0.0)
+    exact = gate.get("exact_whole_model_error", worst)
+    coarse = f", {worst:.0e} in reduced precision" if worst > exact else ""
+    return tile(f"{exact:.0e}", f"worst error of the whole model in fp32{coarse}")
+
+
 def _whole(report: Report) -> str:
     one = report["whole_us"][0]
     rows = [
-        [text(point_name(point)), time(us), time(exact), f"{us / one:.2f}"]
+        [text(point_name(point)), time(us), time(exact), f"{us / one:.2f}x"]
         for point, us, exact in zip(report["points"], report["whole_us"], report["exact_whole_us"], strict=True)
     ]
-    return table(["cores and pressure", "best variants", "fp32 alone", "of one core's"], rows)
+    return table(["cores and pressure", "best variants", "fp32 alone", "against one core alone"], rows)
 
 
 def _kinds(report: Report) -> str:
@@ -114,7 +128,7 @@ def _kernels(report: Report) -> str:
 
 def _kernel(row: KernelRow) -> list[str]:
     return [
-        f'<td class="wrap">{text(row["ops"])}</td>',
+        f'<td class="wrap">{text(row["ops"]).replace("+", "+<wbr>")}</td>',
         text(row["what"]),
         time(row["us"]),
         time(row["us_wide"]),
@@ -138,13 +152,32 @@ def _gate(report: Report) -> str:
         "inputs": str(gate["inputs"]),
         "worst error of a block": f"{gate['worst_block_error']:.1e} of its range",
         "worst error of the whole": f"{max(gate['whole_model_error'], default=0.0):.1e} of its range",
-        **gate.get("checks", {}),
     }
-    return _facts(facts)
+    return _facts(facts) + _end_to_end(gate)
+
+
+def _end_to_end(gate: Gate) -> str:
+    """A row for each variant run from end to end, a column for each thing that was compared."""
+    found: dict[str, dict[str, str]] = {}
+    for check, outcome in gate.get("checks", {}).items():
+        variant, _, what = check.rpartition(": ")
+        found.setdefault(variant, {})[what] = outcome
+    if not found:
+        return ""
+    heads = list(dict.fromkeys(what for checks in found.values() for what in checks))
+    astray = gate.get("astray", [])
+    rows = [
+        [text(variant), *(text(checks.get(what, "-")) for what in heads), "not served" if variant in astray else "yes"]
+        for variant, checks in found.items()
+    ]
+    classes = ["dropped" if variant in astray else "" for variant in found]
+    return "<h3>The model from end to end</h3>" + table(["variant", *heads, "passes"], rows, classes=classes)
 
 
 def _search(report: Report) -> str:
     search = report["search"]
+    if not search["searched"]:
+        return _facts({"kernels": f"{search['kernels']}, all known from records"})
     return _facts(
         {
             "kernels": f"{search['kernels']}, of which {search['searched']} were not known from records",
@@ -164,8 +197,6 @@ def _failed_note(search: Search) -> str:
 
 
 def _failed(search: Search) -> str:
-    if not search["failed"]:
-        return '<p class="empty">None.</p>'
     rows = [
         [
             text(f["kernel"]),
