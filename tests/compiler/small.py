@@ -85,10 +85,7 @@ def run_line(
     calls = [pick(call) for call in line.calls]
     kernels = {call.kernel.key: call.kernel for call in calls}
     names = {key: f"k{number}" for number, key in enumerate(kernels)}
-    functions = {
-        names[key]: k.build(k.candidates()[: candidate + 1][-1]).with_attr("global_symbol", names[key])
-        for key, k in kernels.items()
-    }
+    functions = {names[key]: k.function(k.candidates()[: candidate + 1][-1], names[key]) for key, k in kernels.items()}
     library = tvm.compile(tvm.IRModule(functions), target=tvm_target(target))
     specs, arena_bytes, weights = plan_memory(line)
     arena = _aligned(arena_bytes)

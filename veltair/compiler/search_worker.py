@@ -116,7 +116,7 @@ def _functions(job: Job, say: Say) -> dict[int, Any] | None:
     for i, knobs in job.candidates.items():
         say(At(BUILT, i))
         try:
-            scheduled[i] = job.kernel.build(knobs).with_attr("global_symbol", f"f{i}")
+            scheduled[i] = job.kernel.function(knobs, f"f{i}")
         except Exception as error:  # every layer of TVM raises its own kind
             say(Refused(i, reason_of(error)))
     target = tvm_target(job.target)

@@ -14,6 +14,7 @@ from tvm import s_tir, te, tirx
 
 from veltair.compiler.expr import Tree, evaluate
 from veltair.compiler.graph import Shape, elements
+from veltair.compiler.schedules.stack import steady
 from veltair.compiler.views import Layout
 
 Knobs = Mapping[str, int]
@@ -95,6 +96,10 @@ class Kernel(ABC):
     @abstractmethod
     def build(self, knobs: Knobs) -> Any:
         """The scheduled PrimFunc. Raises a TVM error where the knobs do not fit the shape."""
+
+    def function(self, knobs: Knobs, symbol: str) -> Any:
+        """What to compile: the scheduled PrimFunc under the name that the library exports it by."""
+        return steady(self.build(knobs)).with_attr("global_symbol", symbol)
 
     def traffic_bytes(self, knobs: Knobs) -> int:
         """Bytes moved beyond the core's own caches, modelled from the loops."""
