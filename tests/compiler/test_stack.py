@@ -21,7 +21,9 @@ def assembly(function: Any) -> str:
 
 
 @pytest.mark.skipif(HOST.arch != "x86_64", reason="reads x86 assembly")
-@pytest.mark.parametrize("kernel", [FIRST_LAYER, Pool("max", 1, 2, 16, 32, 32, WINDOW, (32, 32))], ids=["written out", "scheduled"])
+@pytest.mark.parametrize(
+    "kernel", [FIRST_LAYER, Pool("max", 1, 2, 16, 32, 32, WINDOW, (32, 32))], ids=["written out", "scheduled"]
+)
 def test_the_body_of_a_parallel_loop_aligns_the_stack(kernel: Kernel) -> None:
     knobs = kernel.candidates()[0]
     assert "$-64, %rsp" not in assembly(kernel.build(knobs).with_attr("global_symbol", "main"))
