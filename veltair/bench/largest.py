@@ -18,7 +18,7 @@ SLOPE_BELOW, SLOPE = 0.2, 0.6  # of the margin per unit of log load, below and a
 STEP_DOWN = (0.5, 0.93)
 WORST_MARGIN = -0.2  # beyond this a probe is given up (see `openloop.drive`), so how much was missed says nothing
 EDGE = 0.2  # of a bracket's width: the next probe keeps away from its ends, where it would teach little
-LEAST_SHARE = 1 / 32  # of the start; who cannot carry that carries nothing
+LEAST_SHARE = 1 / 20  # of the start; who cannot carry that carries nothing
 
 
 @dataclass(frozen=True, slots=True)
