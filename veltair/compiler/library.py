@@ -40,7 +40,7 @@ def build_library(blocks: Iterable[BlockCandidate], target: TargetSpec, library:
                 continue
             symbol = f"{key.replace('-', '_')}_{numbers.setdefault(key, 0)}"
             numbers[key] += 1
-            functions[symbol] = chosen.call.kernel.build(chosen.knobs).with_attr("global_symbol", symbol)
+            functions[symbol] = chosen.call.kernel.function(chosen.knobs, symbol)
             symbols[chosen.setting] = symbol
     _reserve(library.with_name("room"), ROOM_BYTES * (4 + len(functions)))
     objects = [_runner(library.with_name("runner.o")), *_objects(functions, target, library.parent)]
