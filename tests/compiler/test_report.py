@@ -129,6 +129,17 @@ def test_what_the_gate_rejected_is_no_better_candidate() -> None:
     assert "the best everywhere" in page.text
 
 
+def test_parts_of_a_layer_are_chosen_for_together() -> None:
+    def part(name: str, first: list[float], second: list[float], continues: bool) -> Block:
+        return {**block(name, candidate("wide", first), candidate("fast", second, kept=False)), "continues": continues}
+
+    halves = [part("00", [20.0] * 3, [15.0] * 3, False), part("01", [20.0] * 3, [30.0] * 3, True)]
+    page = Page(render_report(report(*halves)))
+    proofs = [row for row in page.rows if row and row[0] == "best candidate, of 2 parts together"]
+    assert [row[2:5] for row in proofs] == [["wide"] * 3] * 2
+    assert page.text.count("the best everywhere") == 2
+
+
 def test_the_gate_has_a_row_for_each_variant_run_from_end_to_end() -> None:
     checks = {"fast: error": "5.0e-06 of the range", "fast: cosine": "1.000000", "bf16: error": "2.3e-01 of the range"}
     gate = {**report(block("00-conv", FAST))["gate"], "checks": checks, "astray": ["bf16"], "exact_whole_model_error": 5e-6}

@@ -42,6 +42,7 @@ class Block(TypedDict):
     candidates: list[Candidate]
     regret: float | None  # of the kept set against the best candidate, at its worst point
     exact_regret: float | None  # the same for tenants that want fp32
+    continues: NotRequired[bool]  # a later part of the layer that the block before is a part of: both keep the same candidates
     dropped_before: NotRequired[dict[str, str]]  # candidates that the compile which made the records dropped -> why
 
 

@@ -115,6 +115,7 @@ def _block(manifest: Manifest, told: Told, b: int) -> Block:
         candidates=[_candidate(told, b, v, candidate, chosen) for v, candidate in enumerate(candidates)],
         regret=told_of_choice["regret"],
         exact_regret=told_of_choice["exact_regret"],
+        continues=spec.continues,
         dropped_before={name: why for name, why in chosen.dropped.items() if name not in names},
     )
 

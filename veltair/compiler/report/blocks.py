@@ -13,7 +13,29 @@ def blocks_section(blocks: Sequence[Block], points: Sequence[Point], peaks: Peak
     """One fold a block, the slowest open."""
     whole = sum(_best_alone(block) for block in blocks) or 1.0
     slowest = max(range(len(blocks)), key=lambda b: _best_alone(blocks[b]), default=0)
-    return "".join(_block(block, points, peaks, colours, whole, b == slowest) for b, block in enumerate(blocks))
+    layers = _layers(blocks)
+    return "".join(_block(block, layers[b], points, peaks, colours, whole, b == slowest) for b, block in enumerate(blocks))
+
+
+def _layers(blocks: Sequence[Block]) -> list[list[Block]]:
+    """For each block, those of the layer it is a part of: they are chosen for together."""
+    layers: list[list[Block]] = []
+    for block in blocks:
+        if not (layers and block.get("continues")):
+            layers.append([])
+        layers[-1].append(block)
+    return [layer for layer in layers for _ in layer]
+
+
+def _together(layer: Sequence[Block]) -> list[Candidate]:
+    """The candidates with the times of all the layer's parts; what the gate rejected in one of them is rejected."""
+    made: list[Candidate] = []
+    for parts in zip(*(block["candidates"] for block in layer), strict=True):
+        one = parts[0].copy()
+        one["us"] = [sum(times) for times in zip(*(part["us"] for part in parts), strict=True)]
+        one["rejected"] = any(_is_rejected(part) for part in parts)
+        made.append(one)
+    return made
 
 
 def _best_alone(block: Block) -> float:
@@ -28,10 +50,19 @@ def _speed(block: Block, candidate: Candidate, peaks: Peaks) -> str:
     return f"{where.gflops:.0f} GFLOP/s, {where.gflops / where.roof:.0%} of its roof"
 
 
-def _block(block: Block, points: Sequence[Point], peaks: Peaks, colours: Mapping[str, int], whole: float, opened: bool) -> str:
+def _block(
+    block: Block,
+    layer: Sequence[Block],
+    points: Sequence[Point],
+    peaks: Peaks,
+    colours: Mapping[str, int],
+    whole: float,
+    opened: bool,
+) -> str:
     kept = [c for c in block["candidates"] if c["kept"]]
     quickest = min(kept, key=lambda c: c["us"][0])
-    regret = _regret(block)
+    together = _together(layer)
+    regret = max(_losses(together))
     facts = [
         f"{len(kept)} of {len(block['candidates'])} kept",
         f"{time(quickest['us'][0])} on one core, {quickest['us'][0] / whole:.0%} of the model",
@@ -44,7 +75,7 @@ def _block(block: Block, points: Sequence[Point], peaks: Peaks, colours: Mapping
     badge = f'<span class="badge {"good" if regret <= WITHIN else "bad"}">{told}</span>'
     heads = ["candidate", "why kept or dropped", *(point_name(p) for p in points), *_OTHER_HEADS]
     rows = [_candidate(c, block, colours) for c in block["candidates"]]
-    rows += _proof(block["candidates"], len(heads))
+    rows += _proof(together, len(heads), f", of {len(layer)} parts together" if len(layer) > 1 else "")
     classes = ["" if c["kept"] else "dropped" for c in block["candidates"]] + ["sum"] * 2
     return (
         f"<details{' open' if opened else ''}><summary><b>{text(block['name'])}</b>{badge}{spans}</summary>"
@@ -80,7 +111,11 @@ def _candidate(c: Candidate, block: Block, colours: Mapping[str, int]) -> list[s
 
 
 def _passed(candidates: Sequence[Candidate]) -> list[Candidate]:
-    return [c for c in candidates if c["kept"] or not c.get("rejected", c["gate_error"] > c["tolerance"])]
+    return [c for c in candidates if c["kept"] or not _is_rejected(c)]
+
+
+def _is_rejected(c: Candidate) -> bool:
+    return c.get("rejected", not c["gate_error"] <= c["tolerance"])
 
 
 def _losses(candidates: Sequence[Candidate]) -> list[float]:
@@ -91,15 +126,11 @@ def _losses(candidates: Sequence[Candidate]) -> list[float]:
     return [min(have) / min(could) - 1.0 for have, could in zip(kept, every, strict=True)]
 
 
-def _regret(block: Block) -> float:
-    return max(_losses(block["candidates"]))
-
-
-def _proof(candidates: Sequence[Candidate], width: int) -> list[list[str]]:
+def _proof(candidates: Sequence[Candidate], width: int, of: str) -> list[list[str]]:
     passed = _passed(candidates)
     points = range(len(candidates[0]["us"]))
     best = [min(passed, key=lambda c: c["us"][k])["name"] for k in points]
     losses = _losses(candidates)
     rest = [""] * (width - 2 - len(best))
     cells = [f'<td class="{"over" if loss > WITHIN else ""}">{"+" if loss > 0 else ""}{loss:.1%}</td>' for loss in losses]
-    return [["best candidate", "", *map(text, best), *rest], ["kept set against it", "", *cells, *rest]]
+    return [["best candidate" + of, "", *map(text, best), *rest], ["kept set against it", "", *cells, *rest]]
