@@ -55,7 +55,7 @@ def test_a_load_that_was_kept_above_one_that_was_not_does_not_count() -> None:
 def test_a_server_that_keeps_nothing_carries_nothing_and_one_that_keeps_all_what_was_tried() -> None:
     nothing = searched(lambda load: -1.0, 50.0)
     assert nothing.answer() == 0.0
-    assert min(p.load for p in nothing.seen) < 50 / 16
+    assert min(p.load for p in nothing.seen) < 50 / 10
     everything = searched(lambda load: 0.05, 50.0, probes=3)
     assert everything.answer() == max(p.load for p in everything.seen) > 100
     assert len(everything.seen) == 6
