@@ -1,19 +1,15 @@
-"""The four tenant mixes that order and granularity are judged by, and Poisson arrivals over them."""
+"""The four mixes of an ideal queue (the ready workloads `queue-*`) in plain numbers, and Poisson arrivals over them."""
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from veltair.core.events import Event, ModelLoaded, RequestArrived
-from veltair.core.policies.protocol import Policy
-from veltair.core.scheduler import Scheduler
 from veltair.core.values import (
-    CoreId,
     Footprint,
     LatencyTable,
     LayerBlock,
-    Machine,
     Model,
     ModelName,
     Request,
@@ -21,7 +17,7 @@ from veltair.core.values import (
     TenantId,
     Variant,
 )
-from veltair.simulate.virtual import Run, play
+from veltair.simulate.workload import read_workload
 
 BLOCK_US = 1_000
 
@@ -46,12 +42,14 @@ class Tenant:
 
 Mix = Sequence[Tenant]
 
-MIXES: dict[str, Mix] = {
-    "light": (Tenant("a1", 1_000, 5_000, 0.4), Tenant("b8", 8_000, 20_000, 0.3), Tenant("c9", 9_000, 25_000, 0.3)),
-    "medium": (Tenant("a16", 16_000, 45_000, 0.34), Tenant("b18", 18_000, 50_000, 0.33), Tenant("c15", 15_000, 45_000, 0.33)),
-    "heavy": (Tenant("a20", 20_000, 60_000, 0.5), Tenant("b25", 25_000, 75_000, 0.5)),
-    "mixed": (Tenant("a1", 1_000, 5_000, 0.5), Tenant("b9", 9_000, 20_000, 0.3), Tenant("c18", 18_000, 60_000, 0.2)),
-}
+
+def _mix(name: str) -> Mix:
+    workload = read_workload(f"queue-{name}")
+    service_ms = {model.name: model.service_ms or 0.0 for model in workload.model}
+    return tuple(Tenant(t.name, round(service_ms[t.model] * 1000), t.qos_us, t.share or 0.0) for t in workload.tenant)
+
+
+MIXES: dict[str, Mix] = {name: _mix(name) for name in ("light", "medium", "heavy", "mixed")}
 
 
 def capacity_per_s(mix: Mix, cores: int) -> float:
@@ -71,38 +69,3 @@ def timeline(
         tenant, n, at_us = rng.choices(mix, shares)[0], n + 1, math.floor(now_us)
         name = RequestId(f"{tenant.name}-{n}")
         yield at_us, RequestArrived(Request(name, TenantId(tenant.name), ModelName(tenant.name), at_us, at_us + tenant.qos_us))
-
-
-def serve(
-    mix: Mix,
-    load: float,
-    policy: Policy,
-    *,
-    cores: int = 2,
-    seconds: float = 60,
-    seed: int = 0,
-    two_core_speedup: float | None = None,
-) -> Run:
-    """One run of the mix at `load`, a share of capacity."""
-    machine = Machine(tuple(CoreId(i) for i in range(cores)))
-    arrivals = timeline(mix, load * capacity_per_s(mix, cores), seconds, seed, two_core_speedup)
-    return play(Scheduler(machine, policy), arrivals)
-
-
-def largest_load(
-    mix: Mix,
-    policy: Callable[[], Policy],
-    *,
-    kept: float = 0.95,
-    steps: int = 8,
-    seconds: float = 60,
-    seed: int = 0,
-    two_core_speedup: float | None = None,
-) -> float:
-    """The largest load, by bisection, at which every tenant has `kept` of its requests answered in time."""
-    low, high = 0.0, 1.0
-    for _ in range(steps):
-        middle = (low + high) / 2
-        run = serve(mix, middle, policy(), seconds=seconds, seed=seed, two_core_speedup=two_core_speedup)
-        low, high = (middle, high) if min(run.attainment().values()) >= kept else (low, middle)
-    return low
