@@ -76,4 +76,4 @@ def print_rows(rows: Sequence[Row], *, title: str | None = None, console: Consol
 def _spread(share: float) -> str:
     """Whole percents, or two digits of less: a cosine's spread would be none otherwise."""
     percent = 100 * share
-    return f"±{percent:.0f}%" if percent >= 1 or not percent else f"±{percent:.2g}%"
+    return f"±{percent:.0f}%" if percent >= 1 or percent < 0.01 else f"±{percent:.2g}%"
