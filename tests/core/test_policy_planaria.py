@@ -54,15 +54,17 @@ def test_where_not_all_fit_the_highest_score_goes_first_and_who_is_lost_comes_la
 
 
 def test_cores_that_a_task_in_mid_layer_is_owed_are_kept_for_it() -> None:
-    core = scheduler("planaria", LONG, model("shorter", [700]))
+    core = scheduler("planaria", LONG, model("shorter", [700]), model("narrow", [5_000, 1_000]), cores=3)
+    core.handle(arrived("n", "narrow", 0, 60_000), 0)
     core.handle(arrived("x", "shorter", 0, 9_000), 0)
     assert core.handle(arrived("a", "long", 0, 2_500), 0) == [
-        unit("a", 2, (1,), range(1), 1_000, "a share of 1 core; 2 cores would keep its deadline",
+        unit("a", 3, (2,), range(1), 1_000, "a share of 1 core; 2 cores would keep its deadline",
              ("2 cores", "conflict: 1 to be had"))
     ]  # fmt: skip
     assert core.handle(arrived("z", "shorter", 100, 9_000), 100) == []
-    assert core.handle(UnitFinished(LeaseId(1), 700), 700) == [answered("x", 700)]
-    assert core.handle(UnitFinished(LeaseId(2), 1_000), 1_000) == [
-        unit("a", 3, (0, 1), range(1, 2), 600, "a share of 2 cores; 2 cores would keep its deadline",
+    # A core is idle and `z` has a better right to one than `n`, but `a` has a better right to two.
+    assert core.handle(UnitFinished(LeaseId(2), 700), 700) == [answered("x", 700)]
+    assert core.handle(UnitFinished(LeaseId(3), 1_000), 1_000) == [
+        unit("a", 4, (1, 2), range(1, 2), 600, "a share of 2 cores; 2 cores would keep its deadline",
              ("request z", "scores less: due 6.6 ms later, needs 1 core"))
     ]  # fmt: skip
