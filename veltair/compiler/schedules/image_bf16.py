@@ -23,7 +23,7 @@ from veltair.compiler.schedules.conv import Window
 from veltair.compiler.schedules.conv_bf16 import cost_of, widths_of
 
 _BAND_WORDS = 32 * 1024  # 128 KiB, as in `conv_bf16`
-_TASKS = 8  # bands at least: so many divide evenly among cores
+_TASKS = 8  # bands at least, and always an even number: they divide among cores
 
 _NEIGHBOURS = """
 define linkonce_odr <16 x i32> @veltair_neighbours(<16 x float> %v) alwaysinline #0 {
@@ -103,8 +103,9 @@ class ImageConvBf16(Kernel):
         _, _, oh, ow, _ = self.output
         widths = sorted(widths_of(ow, self.vectors), key=lambda t: cost_of(self.out_blocks * self.out_lanes, ow, self.vectors, t))
         fits = max(1, _BAND_WORDS // (self.planes * self.row_words * self.window.strides[0]))
-        share = -(-oh // _TASKS)
-        return [{"ow": t, "hb": hb} for t in widths[:2] for hb in dict.fromkeys((min(fits, share), -(-share // 2)))]
+        bands = max(_TASKS, -(-oh // fits))
+        few = bands + bands % 2
+        return [{"ow": t, "hb": hb} for t in widths[:2] for hb in dict.fromkeys((-(-oh // few), -(-oh // (2 * few))))]
 
     def build(self, knobs: Knobs) -> Any:
         return _Program(self, knobs or self.candidates()[0]).function()
