@@ -69,6 +69,7 @@ class Scheduler:
         self._loading: list[Job] = []  # accepted; their weights are on the way
         self._draining = False
         self._now_us = 0
+        self._wake_us: int | None = None
         self._arrivals = 0
         self._promises = Promises()
         self.units = 0  # dispatched so far
@@ -103,10 +104,11 @@ class Scheduler:
 
     @property
     def wake_us(self) -> int | None:
-        """When to hand in TimerFired if nothing else happens first. None: only when something does."""
-        policy_us = self._policy.wake_us(self._ledger)
-        late = [job.deadline_us - job.costs.best_us + 1 for job in self._loading]
-        return min([*late, policy_us] if policy_us is not None else late, default=None)
+        """When to hand in TimerFired if nothing else happens first. None: only when something does.
+
+        Asked of the policy once an event: how often a shell looks must not change what is decided.
+        """
+        return self._wake_us
 
     def handle(self, event: Event, now_us: int) -> list[Action]:
         """Decide. Raises ValueError for events that break what the shell owes (see above), and then changes nothing."""
@@ -155,7 +157,13 @@ class Scheduler:
                 break
             actions.append(self._dispatch(as_begun(plan), now_us))
         actions += self._residency.next_load(now_us)
+        self._wake_us = self._next_wake_us()
         return actions
+
+    def _next_wake_us(self) -> int | None:
+        policy_us = self._policy.wake_us(self._ledger)
+        late = [job.deadline_us - job.costs.best_us + 1 for job in self._loading]
+        return min([*late, policy_us] if policy_us is not None else late, default=None)
 
     def _arrive(self, request: Request, now_us: int, actions: list[Action]) -> None:
         if request.id in self._ledger.jobs:
