@@ -292,11 +292,11 @@ def _print(made: "Compiled", console: Console) -> None:
             )
     console.print(table)
     for each in [report, *report.get("batched", ())]:
-        whole = ", ".join(f"{each['whole_us'][k] / 1e3:.2f} ms on {_cores(cores)}" for cores, k in alone.items())
-        exact = ", ".join(f"{each['exact_whole_us'][k] / 1e3:.2f}" for k in alone.values())
+        whole = ", ".join(f"{_time(each['whole_us'][k])} on {_cores(cores)}" for cores, k in alone.items())
+        exact = ", ".join(_time(each["exact_whole_us"][k]) for k in alone.values())
         of_batch = f" at batch {each['batch']}" if report.get("batched") else ""
         error = max(each["gate"]["whole_model_error"])
-        console.print(f"whole model{of_batch}: {whole} (fp32 alone: {exact} ms); worst error {error:.0e}")
+        console.print(f"whole model{of_batch}: {whole} (fp32 alone: {exact}); worst error {error:.0e}")
     search = report["search"]
     console.print(
         f"{search['searched']} of {search['kernels']} kernels searched, the others known from records; "
@@ -315,3 +315,7 @@ def _print(made: "Compiled", console: Console) -> None:
 
 def _cores(n: int) -> str:
     return f"{n} core{'s' * (n != 1)}"
+
+
+def _time(us: float) -> str:
+    return f"{us / 1e3:.2f} ms" if us >= 1000 else f"{us:.0f} us"
