@@ -110,8 +110,7 @@ class Clockwork(Policy):
         workers = len(ledger.machine.cores) // self._worker_cores
         if len(ledger.units) >= workers or len(ledger.idle) < self._worker_cores:
             return None
-        best = self._pop(ledger, now_us)
-        if best is None:
+        if (best := self._pop(ledger, now_us)) is None:
             return None
         jobs = best.line.take(best.batch)
         for job in jobs:
@@ -134,14 +133,12 @@ class Clockwork(Policy):
         )
 
     def _rejected(self, best: _Strategy, job: Job, ledger: Ledger, now_us: int) -> list[Alternative]:
-        rejected = []
-        waited = best.line.count + best.batch
+        rejected, waited = [], best.line.count + best.batch
         larger = [size for size in best.line.costs.batches if best.batch < size <= waited]
         if larger:
             late_us = now_us + self._us(best.line.costs.batches[larger[0]], job, ledger, now_us) - job.deadline_us
             rejected.append(Alternative(f"a batch of {larger[0]}", f"{in_ms(late_us)} too late for {job.request.id}"))
-        behind = self._peek()
-        if behind is not None:
+        if (behind := self._peek()) is not None:
             rejected.append(Alternative(f"request {behind.first.request.id}", "can start later"))
         return rejected
 

@@ -58,12 +58,17 @@ class _Task:
         return -self.priority / max(1, self.job.deadline_us - now_us) / self.fewest
 
 
+_Key = tuple[float, int]  # priority and fewest cores
+_Entry = tuple[int, _Task]
+_Heap = list[_Entry]
+
+
 class Planaria(Policy):
     name = "planaria"
     work_conserving = False  # cores are kept for tasks in mid-layer
 
     def __init__(self) -> None:
-        self._heaps: dict[tuple[float, int], _Heap] = {}  # by priority and fewest cores
+        self._heaps: dict[_Key, _Heap] = {}
         self._rises: _Heap = []
         self._running: dict[int, _Task] = {}  # by order of arrival; they have layers left after this one
         self._work = QueuedWork()
@@ -107,11 +112,10 @@ class Planaria(Policy):
             after = _estimated(job, end, now_us + job.costs.fastest(cores, 0.0).span_us(first, end))
             after.held = cores
             self._running[job.order] = after
-        rejected = []
-        if cores < task.fewest:
-            rejected.append(Alternative(in_cores(task.fewest), f"conflict: {at_most} to be had"))
-        elif cores > max(task.fewest, job.costs.narrowest):
-            rejected.append(Alternative(in_cores(task.fewest or job.costs.narrowest), "others leave more"))
+        rejected, least = [], task.fewest or job.costs.narrowest
+        if cores != least:
+            why = "others leave more" if cores > least else f"conflict: {at_most} to be had"
+            rejected.append(Alternative(in_cores(least), why))
         if behind is not None:
             rejected.append(Alternative(f"request {behind.job.request.id}", _why_behind(task, behind)))
         needs = f"{in_cores(task.fewest)} would keep its deadline" if task.fewest else "its deadline is lost"
@@ -127,18 +131,13 @@ class Planaria(Policy):
     def _share_out(self, all_cores: int, now_us: int) -> list[_Task]:
         """Who gets cores now, in order of score, each with its `share`. The first who waits and gets none is the last."""
         left = all_cores
-        served: list[_Task] = []
-        hopeless: list[_Task] = []
-        taken: list[tuple[_Heap, _Entry]] = []
+        served, hopeless = list[_Task](), list[_Task]()
+        taken = list[tuple[_Heap, _Entry]]()
         running = sorted((task.place(now_us), task) for task in self._running.values())
         waiting = [self._in_order(key, taken, now_us) for key in self._heaps]
         for _, task in merge(running, *waiting):
-            if task.fewest:
-                left -= task.give(task.fewest, left)
-                served.append(task)
-            else:
-                task.share = 0
-                hopeless.append(task)
+            left -= task.give(task.fewest, left)
+            (served if task.fewest else hopeless).append(task)
             if not (left or task.held or task.share) or len(hopeless) > all_cores:
                 break
         for heap, entry in taken:
@@ -149,9 +148,7 @@ class Planaria(Policy):
         _share_spare([task for task in hopeless if task.share], left)
         return [*served, *hopeless]
 
-    def _in_order(
-        self, key: tuple[float, int], taken: "list[tuple[_Heap, _Entry]]", now_us: int
-    ) -> Iterator[tuple[float, _Task]]:
+    def _in_order(self, key: _Key, taken: list[tuple[_Heap, _Entry]], now_us: int) -> Iterator[tuple[float, _Task]]:
         """Those of one priority and one fewest, with their places; they are in `taken` then."""
         heap = self._heaps[key]
         while heap:
@@ -168,11 +165,7 @@ class Planaria(Policy):
             push(self._rises, (task.rises_us, task), waiting, lambda entry: entry[1].waits)
 
 
-_Entry = tuple[int, _Task]
-_Heap = list[_Entry]
-
-
-def _is_in(entry: _Entry, key: tuple[float, int]) -> bool:
+def _is_in(entry: _Entry, key: _Key) -> bool:
     task = entry[1]
     return task.waits and (task.priority, task.fewest) == key
 
@@ -190,8 +183,6 @@ def _estimated(job: Job, block: int, at_us: int) -> _Task:
 
 def _share_spare(tasks: list[_Task], spare: int) -> int:
     """Add to the shares in proportion, what rounding leaves to the first; returns what is beyond everybody's tables."""
-    if not spare:
-        return 0
     left, total = spare, sum(task.priority / task.rest_us for task in tasks)
     for proportional in (True, False):
         for task in tasks if left else ():
