@@ -57,7 +57,7 @@ def plot(rows: Sequence[Row]) -> str:
     loads = [row for row in rows if row.metric == LOAD and ALONE not in row.case]
     panels = {mix: [_bar(row, mix) for row in loads if row.case.startswith(f"{mix}, ")] for mix in mixes_in(loads)}
     seeds = sorted({row.seed for row in loads if row.seed is not None})
-    note = f"{loads[0].machine}; seeds from {', '.join(map(str, seeds))}; whiskers: half of what lies between least and most over seeds" if loads else ""
+    note = f"{loads[0].machine}; seeds from {', '.join(map(str, seeds))}; whiskers: half the range over seeds" if loads else ""
     return svg("Largest load at which every tenant keeps 95 % of its requests in QoS", "requests/s", panels, note)
 
 
