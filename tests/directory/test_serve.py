@@ -239,6 +239,7 @@ def test_tenants_have_their_own_models_and_targets(artifacts: Path, tmp_path: Pa
         ("bank", "slow", 60_000_000),
     ]
     kinds = [record["type"] for record in records]
+    assert kinds.pop() == "drain_began"
     assert kinds[0] == "arrived"
     assert kinds[-1] == "completed"
     assert kinds.count("dispatched") == kinds.count("finished") == len(kinds) / 2 - 1  # nothing else, whatever the units

@@ -33,6 +33,7 @@ from veltair.wire.messages import (
     ModelInfo,
     Models,
     ServerMessage,
+    TensorHeader,
     decode_server_message,
 )
 
@@ -86,6 +87,7 @@ class _Pending:
     question: ListModels | GetHealth | None = None  # for the directory; else a request for inference
     model: str = ""
     inputs: Mapping[str, Array] = field(default_factory=dict)
+    headers: tuple[TensorHeader, ...] = ()
     deadline_us: int | None = None  # absolute; None: the tenant's QoS
     sent_to: str = ""  # the engine; "" while the directory is asked
     sends: int = 0
@@ -107,9 +109,9 @@ class Conversation:
     ) -> list[Step]:
         """Raises BadDeadline or BadTensor for what no server would take."""
         deadline_us = None if deadline_ms is None else now_us + _microseconds("deadline_ms", deadline_ms)
-        tensor_headers(inputs)
+        headers = tensor_headers(inputs)
         pending = self._begin(request_id, timeout_ms, now_us)
-        pending.model, pending.inputs, pending.deadline_us = model, inputs, deadline_us
+        pending.model, pending.inputs, pending.headers, pending.deadline_us = model, inputs, headers, deadline_us
         return self._send(pending, now_us)
 
     def ask(self, message: ListModels | GetHealth, timeout_ms: float, now_us: int) -> list[Step]:
@@ -223,8 +225,7 @@ class Conversation:
         budget_us = None if pending.deadline_us is None else max(1, pending.deadline_us - now_us)
         pending.sent_to = engine
         pending.sends += 1
-        headers = tensor_headers(pending.inputs)
-        message = Infer(pending.request_id, self._tenant, pending.model, headers, budget_us)
+        message = Infer(pending.request_id, self._tenant, pending.model, pending.headers, budget_us)
         return [Send(engine, frames_of(message, pending.inputs))]
 
     def _answer(self, pending: _Pending, value: Any) -> list[Step]:

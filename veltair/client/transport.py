@@ -77,8 +77,13 @@ class ZmqTransport:
         self._ready: list[tuple[Any, int]] = []  # what `wait` saw, so that `receive` need not look again
 
     def send(self, endpoint: str, frames: list[Buffer]) -> None:
-        large = any(memoryview(frame).nbytes >= COPY_BELOW_BYTES for frame in frames)
-        self._peer(endpoint).send_multipart(frames, copy=not large)
+        peer = self._peer(endpoint)
+        if any(len(frame) >= COPY_BELOW_BYTES for frame in frames):
+            peer.send_multipart(frames, copy=False)
+            return
+        for frame in frames[:-1]:  # as send_multipart does in three times the time
+            peer.send(frame, zmq.SNDMORE)
+        peer.send(frames[-1])
 
     def receive(self) -> list[tuple[str, list[Buffer] | Gone]]:
         """At most one message a socket: polling is level-triggered, the next call brings the next."""

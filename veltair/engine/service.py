@@ -150,8 +150,9 @@ class Service:
         poller.register(self._router, zmq.POLLIN)
         poller.register(self._wake_up.read_end, zmq.POLLIN)
         while True:
+            self._send_answers()  # before anything else is looked at: theirs is the tightest deadline
             timer_us = self._stage.tick()
-            self._send_answers()  # before new requests are looked at: theirs is the tighter deadline
+            self._send_answers()  # to whom time has run out for
             if self._outbox.error is not None:
                 raise self._outbox.error
             if self._signals and not self._draining:
@@ -178,12 +179,18 @@ class Service:
 
     def _receive(self) -> None:
         """One message a time, so that answers get out between the requests of a burst."""
-        client, *frames = self._router.recv_multipart(copy=False)
+        client = self._router.recv()
+        frames: list[Buffer] = []
+        more = self._router.getsockopt(zmq.RCVMORE)
+        while more:  # as recv_multipart(copy=False) does in twice the time
+            frame = self._router.recv(copy=False)
+            frames.append(frame.buffer)
+            more = frame.more
         try:
-            self._handle(client.bytes, [frame.buffer for frame in frames])
+            self._handle(client, frames)
         except RequestError as error:
-            wire_id = request_id_of(frames[0].buffer) if frames else ""
-            self._router.send_multipart([client.bytes, encode(Failure(wire_id, error.code, str(error)))])
+            wire_id = request_id_of(frames[0]) if frames else ""
+            self._send(client, [encode(Failure(wire_id, error.code, str(error)))])
 
     def _handle(self, client: bytes, frames: Sequence[Buffer]) -> None:
         if not frames:
@@ -195,7 +202,7 @@ class Service:
             case Cancel(request_id):
                 self._stage.cancel(client, request_id)
             case GetHealth(request_id):
-                self._router.send_multipart([client, encode(self._health(request_id))])
+                self._send(client, [encode(self._health(request_id))])
             case _:
                 raise BadMessage(f"{type(message).__name__} is for the directory; an engine takes Infer, Cancel and GetHealth")
 
@@ -207,7 +214,14 @@ class Service:
 
     def _send_answers(self) -> None:
         while (answer := self._outbox.take()) is not None:
-            self._router.send_multipart([answer.client, *answer.frames])
+            self._send(answer.client, answer.frames)
+
+    def _send(self, client: bytes, frames: Sequence[Buffer]) -> None:
+        """As send_multipart does in three times the time."""
+        self._router.send(client, zmq.SNDMORE)
+        for frame in frames[:-1]:
+            self._router.send(frame, zmq.SNDMORE)
+        self._router.send(frames[-1])
 
 
 def listen_to_signals(service: Service, wake_up: WakeUp) -> None:
