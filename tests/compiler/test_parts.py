@@ -1,24 +1,38 @@
 """Long kernels in parts: which are divided, into how many, and that the parts make the whole."""
 
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from tvm import te
 
-from veltair.bundle.store import open_bundle
+from veltair.bundle.store import Bundle, open_bundle, to_model
 from veltair.compiler import measure, parts
-from veltair.compiler.build import compile_model
+from veltair.compiler.assemble import WeightFile, block_candidates, place
+from veltair.compiler.blocks import Span
+from veltair.compiler.build import _manifest, compile_model
+from veltair.compiler.candidates import Chosen
+from veltair.compiler.form import Form
+from veltair.compiler.library import build_library
 from veltair.compiler.line import Call, Line
+from veltair.compiler.onnx_import import load
 from veltair.compiler.parts import PART_US, divide_long_calls, parallel_extents
 from veltair.compiler.records import Timed
 from veltair.compiler.schedules.base import result, schedule_of
 from veltair.compiler.schedules.gemm import Gemm
+from veltair.compiler.target import BF16
 from veltair.engine.lanes import set_cores
 from veltair.engine.program import Program
 
-from .small import assert_equal, model_of, reference, save
+from . import small
+from .small import HOST, assert_equal, model_of, reference, save
+
+needs_bf16 = pytest.mark.skipif(BF16 not in HOST.features, reason="this CPU cannot multiply in bf16")
 
 GEMM = Gemm(96, 64, 256, 64, 16)
 KNOBS = GEMM.candidates()[0]
@@ -118,3 +132,79 @@ def test_the_parts_of_a_layer_make_the_whole(cores: int, tmp_path: Path, monkeyp
     finally:
         set_cores(before)
     assert_equal(program.read_outputs(arena), reference(model, x))
+
+
+def product() -> tuple[Any, Any]:
+    """A product that rounds its whole input first, with enough of it that all cores do."""
+    random = np.random.default_rng(3)
+    x, w = random.standard_normal((400, 256), np.float32), random.standard_normal((256, 384), np.float32)
+    return x, model_of([("MatMul", "x w", "y")], {"x": x}, "y", {"w": w})
+
+
+def convolution() -> tuple[Any, Any]:
+    random = np.random.default_rng(3)
+    x, w = random.standard_normal((1, 32, 20, 20), np.float32), random.standard_normal((256, 32, 3, 3), np.float32)
+    return x, model_of([("Conv", "x w", "y", {"pads": [1, 1, 1, 1]})], {"x": x}, "y", {"w": w})
+
+
+def in_parts(path: Path, kind: str, knobs: dict[str, int], folder: Path) -> Program:
+    """The one layer of a model, its last variant as this kind of kernel in this setting: the parts are blocks."""
+    line = small.line_of(path)
+    kernels = {form.kernel.key: form.kernel for call in line.calls for form in call.forms}
+    long = {form.kernel.key for call in line.calls if any(f.kernel.kind == kind for f in call.forms) for form in call.forms}
+    wanted = {key: next(s for s in k.candidates() if k.kind != kind or knobs.items() <= s.items()) for key, k in kernels.items()}
+    times = {key: (4.0 if key in long else 0.1) * PART_US for key in kernels}
+    divided, _ = divide_long_calls(line, {key: [Timed(wanted[key], us, us)] for key, us in times.items()}, 1)
+    forms = [next((form for form in call.forms if form.kernel.kind == kind), call) for call in divided.calls]
+    plain, chosen = (tuple(Chosen(c, wanted[c.kernel.key], 1.0, 1.0) for c in each) for each in (divided.calls, forms))
+    spans = [Span(i, i + 1, 0, call.part > 0) for i, call in enumerate(divided.calls)]
+    blocks = block_candidates({"direct": plain, "chosen": chosen}, spans)
+    weights = WeightFile(folder / "weights.bin")
+    form = Form(1, load(path, {}), divided, [], spans=spans, blocks=blocks, memory=place(divided, blocks, weights))
+    symbols = build_library((c for block in blocks for c in block), HOST, folder / "blocks.so")
+    manifest = _manifest("small", [form], symbols, HOST, None, 0)
+    return Program(Bundle(folder, manifest, to_model(manifest), weights.map()))
+
+
+def whole(program: Program) -> Program:
+    """The same kernels, undivided."""
+    blocks = []
+    for block in program.bundle.manifest.blocks:
+        variant = block.variants[-1]
+        call = msgspec.structs.replace(variant.calls[0], iterations=None, before=0, scratch=None)
+        if not block.continues:
+            undivided = msgspec.structs.replace(variant, calls=(call,))
+            blocks.append(msgspec.structs.replace(block, variants=(*block.variants[:-1], undivided)))
+    manifest = msgspec.structs.replace(program.bundle.manifest, blocks=tuple(blocks))
+    return Program(replace(program.bundle, manifest=manifest, model=to_model(manifest)))
+
+
+@pytest.mark.parametrize(
+    ("made", "kind", "knobs"),
+    [(convolution, "winograd", {"split": 1}), pytest.param(product, "gemm_bf16", {"order": 0}, marks=needs_bf16)],
+    ids=["winograd", "bf16"],
+)
+def test_what_the_first_part_prepares_serves_the_others(
+    made: Callable[[], tuple[Any, Any]], kind: str, knobs: dict[str, int], tmp_path: Path
+) -> None:
+    x, model = made()
+    program = in_parts(save(model, tmp_path), kind, knobs, tmp_path)
+    blocks = program.bundle.manifest.blocks
+    divided = [call for block in blocks for call in block.variants[-1].calls if call.iterations]
+    assert len(divided) > 1
+    assert all(call.before == 1 and call.scratch is not None for call in divided)
+    inputs, arenas = [{"x": x}, {"x": x + 1}], [program.new_arena(), program.new_arena()]
+    for arena, given in zip(arenas, inputs, strict=True):
+        arena.bytes[:] = 0xFF
+        program.write_inputs(arena, given)
+    for block in range(len(blocks)):  # two requests take turns at every part
+        for arena in arenas:
+            program.run(arena, block, block + 1, (len(blocks[block].variants) - 1,))
+    undivided = whole(program)
+    for arena, given in zip(arenas, inputs, strict=True):
+        other = undivided.new_arena()
+        undivided.write_inputs(other, given)
+        last = tuple(len(block.variants) - 1 for block in undivided.bundle.manifest.blocks)
+        undivided.run(other, 0, len(last), last)
+        np.testing.assert_array_equal(program.read_outputs(arena)["y"], undivided.read_outputs(other)["y"])
+        assert_equal(program.read_outputs(arena), reference(model, given), tolerance=2e-2 if kind == "gemm_bf16" else 1e-5)

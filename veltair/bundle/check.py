@@ -2,13 +2,15 @@
 
 from math import prod
 
-from veltair.bundle.format import ALIGNMENT_BYTES, Manifest, PortSpec, TensorSpec
+from veltair.bundle.format import ALIGNMENT_BYTES, CallSpec, Manifest, PortSpec, TensorSpec
 
 ITEM_BYTES = {
     "bool": 1, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "float16": 2, "bfloat16": 2,
     "int32": 4, "uint32": 4, "float32": 4, "int64": 8, "uint64": 8, "float64": 8,
 }  # fmt: skip
 MOST_ITERATIONS = (1 << 31) - 1  # of a parallel loop: what the runner's int holds
+MOST_LOOPS = (1 << 15) - 1  # before the shared one: likewise
+MOST_SCRATCH_BYTES = (1 << 32) - 1
 REQUIRED_FILES = ("weights.bin", "blocks.so")
 
 
@@ -81,3 +83,13 @@ def _check_blocks(manifest: Manifest) -> None:
                 first, end, extent = call.iterations or (0, 1, 1)
                 if not 0 <= first <= end <= extent <= MOST_ITERATIONS:
                     raise ValueError(f"block {block.name!r}, {call.symbol}: iterations {first} to {end} of {extent}")
+                if call.before and not (call.iterations and _is_scratch(manifest, call)):
+                    raise ValueError(f"block {block.name!r}, {call.symbol}: {call.before} loops before its own, without memory")
+
+
+def _is_scratch(manifest: Manifest, call: CallSpec) -> bool:
+    """Whether the call's scratch is an activation whose size the runner can hold."""
+    if call.scratch is None or not 0 <= call.scratch < len(manifest.tensors) or not 0 < call.before <= MOST_LOOPS:
+        return False
+    tensor = manifest.tensors[call.scratch]
+    return tensor.kind == "activation" and tensor_bytes(tensor) <= MOST_SCRATCH_BYTES

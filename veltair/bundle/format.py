@@ -46,13 +46,16 @@ class PortSpec(msgspec.Struct, frozen=True):
 class CallSpec(msgspec.Struct, frozen=True):
     """One kernel call: exported symbol, then tensor numbers in parameter order (the last ones are written).
 
-    A call with `iterations` (first, end, extent) runs first <= i < end of the `extent` iterations of the kernel's one
-    parallel loop: a part of it. Other calls run the rest.
+    A call with `iterations` (first, end, extent) runs first <= i < end of the `extent` iterations of the kernel's last
+    parallel loop: a part of it. Other calls run the rest. The `before` loops in front of that one are run by the first part,
+    and what they make stands in the tensor `scratch` of the arena until the last one ends.
     """
 
     symbol: str
     tensors: tuple[int, ...]
     iterations: tuple[int, int, int] | None = None
+    before: int = 0
+    scratch: int | None = None
 
 
 class VariantSpec(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from veltair.bundle.format import ALIGNMENT_BYTES, BlockSpec, CallSpec, PortSpec
 from veltair.compiler.blocks import Span
 from veltair.compiler.candidates import Chosen, Lines
 from veltair.compiler.line import Line, Tensor, plan_memory
-from veltair.compiler.parts import parallel_extents
+from veltair.compiler.parts import divisible
 
 Setting = tuple[str, tuple[tuple[str, int], ...]]
 
@@ -137,11 +137,12 @@ def ports(line: Line, numbers: Mapping[str, int]) -> tuple[PortSpec, ...]:
 
 def _call(chosen: Chosen, symbols: Mapping[Setting, str]) -> CallSpec:
     call = chosen.call
-    iterations = None
-    if call.parts > 1:
-        (extent,) = parallel_extents(call.kernel.build(chosen.knobs))
-        iterations = (call.part * extent // call.parts, (call.part + 1) * extent // call.parts, extent)
-    return CallSpec(symbols[chosen.setting], call.tensors, iterations)
+    if call.parts == 1:
+        return CallSpec(symbols[chosen.setting], call.tensors)
+    loops = divisible(call.kernel, chosen.knobs)
+    assert loops is not None, f"{call.kernel.key} is in parts"
+    iterations = (call.part * loops.extent // call.parts, (call.part + 1) * loops.extent // call.parts, loops.extent)
+    return CallSpec(symbols[chosen.setting], call.tensors, iterations, loops.before, call.scratch if loops.before else None)
 
 
 def block_specs(spans: Sequence[Span], blocks: Blocks, symbols: Mapping[Setting, str]) -> tuple[BlockSpec, ...]:

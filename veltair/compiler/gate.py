@@ -4,7 +4,7 @@ A block starts from the reference's values, so an error shows in the block that 
 besides give the same answers over the whole model (see `likeness`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,28 +107,29 @@ def run_gate(
     try:
         for sample in samples:
             values = {**reference.run(sample), **sample}
-            for b, (span, candidates) in enumerate(zip(spans, blocks, strict=True)):
+            for b, v in _in_turn(spans, blocks):
+                span, candidate = spans[b], blocks[b][v]
                 calls = line.calls[span.first : span.end]
                 before = lives[b - 1] if b else [line.root(t) for t in line.inputs.values()]
                 written = {line.root(c.writes) for c in calls}
                 partly = {line.root(c.writes) for c in calls if c.parts > 1} & named.keys()
-                for v, candidate in enumerate(candidates):
+                if not span.continues:  # their memory may be what the parts of a layer keep for each other
                     program.write_inputs(arena, sample)
-                    for root in {*before, *partly}:  # of a layer in parts the rest is another block's
-                        if named[root].value in values:
-                            _write(arena, program, root, named[root], values)
-                    program.run(arena, b, b + 1, (v,))
-                    for root in lives[b]:
-                        name = named[root].value
-                        if name not in values or root not in written:
-                            continue
-                        error = relative_error(_read(arena, program, root, named[root], values[name].shape), values[name])
-                        errors[b][v] = max(errors[b][v], error)
-                        if not error <= candidate.tolerance:  # also catches NaN
-                            rejected[b, v] = (
-                                f"value {name!r} is off by {error:.1e} of its range from ONNX Runtime "
-                                f"(allowed {candidate.tolerance:.0e})"
-                            )
+                for root in {*before, *partly}:  # of a layer in parts the rest is another block's
+                    if named[root].value in values:
+                        _write(arena, program, root, named[root], values)
+                program.run(arena, b, b + 1, (v,))
+                for root in lives[b]:
+                    name = named[root].value
+                    if name not in values or root not in written:
+                        continue
+                    error = relative_error(_read(arena, program, root, named[root], values[name].shape), values[name])
+                    errors[b][v] = max(errors[b][v], error)
+                    if not error <= candidate.tolerance:  # also catches NaN
+                        rejected[b, v] = (
+                            f"value {name!r} is off by {error:.1e} of its range from ONNX Runtime "
+                            f"(allowed {candidate.tolerance:.0e})"
+                        )
             for rule, end in ends.items():
                 program.write_inputs(arena, sample)
                 program.run(arena, 0, len(blocks), _places(blocks, rule))
@@ -140,6 +141,17 @@ def run_gate(
     _require_exact(program, blocks, rejected)
     checks = {f"{rule}: {what}": text for rule, end in ends.items() for what, text in end.described().items()}
     return Verdict(errors, {rule: end.error for rule, end in ends.items()}, rejected, checks, astray, len(samples))
+
+
+def _in_turn(spans: Sequence[Span], blocks: Blocks) -> Iterator[tuple[int, int]]:
+    """(block, variant), the parts of a layer one after the other as one variant: the later ones go on from what the first
+    left.
+    """
+    first = 0
+    for end in range(1, len(spans) + 1):
+        if end == len(spans) or not spans[end].continues:
+            yield from ((b, v) for v in range(len(blocks[first])) for b in range(first, end))
+            first = end
 
 
 def _places(blocks: Blocks, rule: str) -> tuple[int, ...]:

@@ -46,6 +46,7 @@ class Call:
     others: tuple["Call", ...] = ()
     part: int = 0
     parts: int = 1
+    scratch: int | None = None  # of a call in parts: the tensor for what the first one leaves to the others
 
     @property
     def forms(self) -> tuple["Call", ...]:
@@ -94,7 +95,7 @@ class Line:
         return self.tensors[number].root
 
     def lifetimes(self) -> dict[int, tuple[int, int]]:
-        """Root of every tensor that is no weight -> (call that makes it or -1, last call that needs it)."""
+        """Root of every tensor that is no weight or scratch -> (call that makes it or -1, last call that needs it)."""
         found: dict[int, tuple[int, int]] = {self.root(t): (-1, -1) for t in self.inputs.values()}
         for i, call in enumerate(self.calls):
             out = self.root(call.writes)
@@ -106,6 +107,14 @@ class Line:
         for number in self.outputs.values():
             root = self.root(number)
             found[root] = (found[root][0], len(self.calls))
+        return found
+
+    def scratch_lifetimes(self) -> dict[int, tuple[int, int]]:
+        """As `lifetimes`, of the scratch of calls in parts: it holds no value that anything but those parts could want."""
+        found: dict[int, tuple[int, int]] = {}
+        for i, call in enumerate(self.calls):
+            if call.scratch is not None:
+                found[call.scratch] = (found.get(call.scratch, (i, i))[0], i)
         return found
 
     def live_behind(self, call: int) -> list[int]:
@@ -130,7 +139,7 @@ def plan_memory(line: Line, weights: Collection[int] | None = None) -> tuple[lis
     Greedy by size: each buffer, largest first, at the lowest offset free over its whole life (Pisarchyk and Lee 2020,
     "Efficient Memory Management for Deep Neural Net Inference", section 5.2).
     """
-    lives = line.lifetimes()
+    lives = line.lifetimes() | line.scratch_lifetimes()
     offsets: dict[int, int] = {}
     placed: list[tuple[int, int, int, int]] = []  # offset, end, made, last
     for root in sorted(lives, key=lambda r: -line.tensors[r].size_bytes):

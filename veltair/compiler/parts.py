@@ -1,21 +1,24 @@
 """Long kernels in parts: between two parts of a layer a request can be set aside, as it can between two layers.
 
 A kernel that is one parallel loop needs no other code for that. The loop's iterations are independent, so any range of them
-is a call of its own (engine/runner.c runs it), and all ranges together are the layer. What comes before the loop would be
-done again for each part, so kernels with more than one parallel loop stay whole.
+is a call of its own (engine/runner.c runs it), and all ranges together are the layer. Of a kernel whose first loop only
+prepares the input for the second (`Kernel.light_first`), that second one is shared: the first part runs the first loop too,
+and what it makes stands in the arena until the last part ends. Any other kernel with several parallel loops stays whole.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 from tvm import tirx
 from tvm.tirx.expr import IntImm
 from tvm.tirx.stmt import ForKind
 
-from veltair.compiler.line import Call, Line
+from veltair.bundle.format import ALIGNMENT_BYTES
+from veltair.compiler.line import Call, Line, Tensor
 from veltair.compiler.records import Ranked, Timed
-from veltair.compiler.schedules.base import Kernel
+from veltair.compiler.schedules.base import Kernel, Knobs, width
 
 LONG_US = 1500.0  # on one core: kernels below it are no longer than a block may be
 PART_US = 1000.0
@@ -30,7 +33,8 @@ def divide_long_calls(line: Line, ranked: Mapping[str, Ranked], cores: int) -> t
     A call whose fastest settings cannot be divided stays whole: each part must leave an iteration for each of `cores`.
     """
     left = {key: list(settings) for key, settings in ranked.items()}
-    extents: dict[str, dict[int, int]] = {}
+    loops: dict[str, dict[int, Loops]] = {}
+    tensors = list(line.tensors)
     calls: list[Call] = []
     for call in line.calls:
         quickest = min(t.us for form in call.forms for t in ranked[form.kernel.key])
@@ -38,15 +42,30 @@ def divide_long_calls(line: Line, ranked: Mapping[str, Ranked], cores: int) -> t
             calls.append(call)
             continue
         for form in call.forms:
-            if form.kernel.key not in extents:
-                extents[form.kernel.key] = _extents(form.kernel, ranked[form.kernel.key])
-        calls += _divided(call, ranked, extents, left, cores)
-    return replace(line, calls=calls), left
+            if form.kernel.key not in loops:
+                loops[form.kernel.key] = _loops(form.kernel, ranked[form.kernel.key])
+        parts = _divided(call, ranked, loops, left, cores)
+        if len(parts) > 1 and (size := _scratch_bytes(parts[0], loops, cores)):
+            tensors.append(Tensor((size,), "uint8", "activation", len(tensors)))
+            parts = [_with_scratch(part, len(tensors) - 1) for part in parts]
+        calls += parts
+    return replace(line, calls=calls, tensors=tensors), left
+
+
+def _scratch_bytes(call: Call, loops: Mapping[str, Mapping[int, "Loops"]], cores: int) -> int:
+    """Of the setting that needs most, over all forms."""
+    found = [each for form in call.forms for each in loops[form.kernel.key].values()]
+    return max((each.scratch_bytes for each in found if each.extent >= 2 * cores), default=0)
+
+
+def _with_scratch(call: Call, scratch: int) -> Call:
+    return replace(call, scratch=scratch, others=tuple(replace(other, scratch=scratch) for other in call.others))
 
 
 def _divided(
-    call: Call, ranked: Mapping[str, Ranked], extents: Mapping[str, Mapping[int, int]], left: dict[str, Ranked], cores: int
+    call: Call, ranked: Mapping[str, Ranked], loops: Mapping[str, Mapping[int, "Loops"]], left: dict[str, Ranked], cores: int
 ) -> list[Call]:
+    extents = {key: {i: found.extent for i, found in each.items()} for key, each in loops.items()}
     settings = [(form, i, t) for form in call.forms for i, t in enumerate(ranked[form.kernel.key])]
     divisible = [(form, i, t) for form, i, t in settings if extents[form.kernel.key].get(i, 1) >= 2 * cores]
     exact = [t.us for form, _, t in settings if form.kernel.precision == "fp32"]
@@ -75,26 +94,75 @@ def _parts(timed: Timed, extent: int, cores: int) -> int:
     return next((p for p in range(2, most) if -(-extent // p) * each <= UNEVEN * PART_US), most)
 
 
-def _extents(kernel: Kernel, settings: Ranked) -> dict[int, int]:
-    """Place of a setting -> iterations of its one parallel loop, for settings that have exactly one."""
-    found = {}
-    for i, timed in enumerate(settings):
-        loops = parallel_extents(kernel.build(timed.knobs))
-        if len(loops) == 1 and loops[0] > 1:
-            found[i] = loops[0]
-    return found
+@dataclass(frozen=True, slots=True)
+class Loops:
+    """How a setting of a kernel can be divided."""
+
+    extent: int  # iterations of the loop that is shared
+    before: int  # parallel loops in front of it
+    scratch_bytes: int  # what the kernel keeps between them
+
+
+def _loops(kernel: Kernel, settings: Ranked) -> dict[int, Loops]:
+    """Of the settings that can be divided, by place."""
+    found = {i: divisible(kernel, timed.knobs) for i, timed in enumerate(settings)}
+    return {i: loops for i, loops in found.items() if loops is not None}
+
+
+def divisible(kernel: Kernel, knobs: Knobs) -> Loops | None:
+    """How to divide this setting of a kernel; None where it stays whole."""
+    function = kernel.build(knobs)
+    match parallel_loops(function):
+        case [(extent, _)] if extent > 1:
+            return Loops(extent, 0, 0)
+        case [(_, True), (extent, True)] if extent > 1 and kernel.light_first:
+            return Loops(extent, 1, kept_bytes(function))
+    return None
+
+
+def parallel_loops(function: Any) -> list[tuple[int, bool]]:
+    """Of each parallel loop of a scheduled PrimFunc, in order: its iterations (0 where they are no constant), and whether it is
+    run once and always.
+    """
+    loops: list[tuple[int, bool]] = []
+    left = [(function.body, True)]
+    while left:
+        node, once = left.pop()
+        if _is_parallel(node):
+            loops.append((int(node.extent) if isinstance(node.extent, IntImm) else 0, once))
+        repeated = isinstance(node, tirx.For) and not (isinstance(node.extent, IntImm) and int(node.extent) == 1)
+        surely = once and not repeated and not isinstance(node, tirx.IfThenElse)
+        left += [(inner, surely) for inner in reversed(_inside(node))]
+    return loops
 
 
 def parallel_extents(function: Any) -> list[int]:
-    """Iterations of each parallel loop of a scheduled PrimFunc; 0 where they are no constant."""
-    loops: list[int] = []
-    left = [function.body]
+    """Iterations of each parallel loop; 0 where they are no constant."""
+    return [extent for extent, _ in parallel_loops(function)]
+
+
+def kept_bytes(function: Any) -> int:
+    """Bytes of the arrays that live outside of all parallel loops, each in whole cache lines."""
+    total, left = 0, [function.body]
     while left:
         node = left.pop()
-        if isinstance(node, tirx.For) and int(node.kind) == int(ForKind.PARALLEL):
-            loops.append(int(node.extent) if isinstance(node.extent, IntImm) else 0)
-        for name in _INNER:
-            inner = getattr(node, name, None)
-            if inner is not None:
-                left += list(inner) if name == "seq" else [inner]
-    return loops
+        if isinstance(node, tirx.AllocBuffer):
+            size = prod(int(extent) for extent in node.buffer.shape) * width(str(node.buffer.dtype))
+            total += -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+        if not _is_parallel(node):
+            left += _inside(node)
+    return total
+
+
+def _is_parallel(node: Any) -> bool:
+    return isinstance(node, tirx.For) and int(node.kind) == int(ForKind.PARALLEL)
+
+
+def _inside(node: Any) -> list[Any]:
+    """The statements in a statement."""
+    found: list[Any] = []
+    for name in _INNER:
+        inner = getattr(node, name, None)
+        if inner is not None:
+            found += list(inner) if name == "seq" else [inner]
+    return found

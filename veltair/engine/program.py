@@ -25,7 +25,7 @@ import numpy.typing as npt
 import tvm
 import tvm_ffi
 
-from veltair.bundle.check import ITEM_BYTES
+from veltair.bundle.check import ITEM_BYTES, tensor_bytes
 from veltair.bundle.format import CallSpec, TensorSpec
 from veltair.bundle.store import Bundle
 from veltair.errors import BundleCorrupt, EngineFailed
@@ -60,7 +60,8 @@ class _Call(ctypes.Structure):
     _fields_ = [
         ("kernel", ctypes.c_void_p),
         ("args", ctypes.POINTER(_Any)),
-        ("num_args", ctypes.c_int32),
+        ("num_args", ctypes.c_int16),
+        ("before", ctypes.c_int16),
         ("first", ctypes.c_int32),
         ("end", ctypes.c_int32),
         ("extent", ctypes.c_int32),
@@ -117,8 +118,12 @@ class Arena:
 
     def _bind(self, program: "Program", call: CallSpec) -> _Call:
         base, step = ctypes.addressof(self.tensors), ctypes.sizeof(_DLTensor)
-        args = (_Any * len(call.tensors))(*(_Any(DLTENSOR_PTR, 0, base + step * number) for number in call.tensors))
-        return _Call(program.kernel(call.symbol), args, len(args), *(call.iterations or (0, 0, 0)))
+        bound = [_Any(DLTENSOR_PTR, 0, base + step * number) for number in call.tensors]
+        if call.scratch is not None:  # behind the arguments, for the runner
+            spec = program.bundle.manifest.tensors[call.scratch]
+            bound.append(_Any(0, tensor_bytes(spec), self.bytes.ctypes.data + spec.offset))
+        args = (_Any * len(bound))(*bound)
+        return _Call(program.kernel(call.symbol), args, len(call.tensors), call.before, *(call.iterations or (0, 0, 0)))
 
 
 class Library:

@@ -64,6 +64,7 @@ class Kernel(ABC):
     kind = "kernel"
     algorithm = "direct"  # or the name of another way to the same value
     precision = "fp32"  # of the products; "bf16" rounds what is multiplied and sums in fp32
+    light_first = False  # its first parallel loop only brings the input into the form that the second one multiplies
     tolerance = 1e-4  # of the largest magnitude, what the gate allows this form to be off
 
     @property

@@ -66,6 +66,7 @@ class ConvBf16(Kernel):
 
     kind = "conv_bf16"
     precision = "bf16"
+    light_first = True
     tolerance = bf16.TOLERANCE
 
     @property

@@ -51,6 +51,7 @@ class GemmBf16(Kernel):
 
     kind = "gemm_bf16"
     precision = "bf16"
+    light_first = True
     tolerance = bf16.TOLERANCE
 
     @property

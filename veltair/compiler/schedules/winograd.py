@@ -50,6 +50,7 @@ class Winograd(Kernel):
 
     kind = "winograd"
     algorithm = "winograd"
+    light_first = True
 
     @property
     def variety(self) -> str:
