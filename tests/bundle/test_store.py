@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from tiny import WEIGHT, WIDTH, slow_manifest, tiny_manifest
+from tiny import WEIGHT, WIDTH, rows_manifest, slow_manifest, tiny_manifest
 
 from veltair.bundle import store
 from veltair.bundle.format import SCHEMA_VERSION, Manifest, TensorSpec
@@ -191,3 +191,13 @@ def test_weights_that_overlap_are_a_mistake_of_the_compiler(tmp_path: Path, arti
     with pytest.raises(ValueError, match="offset 128 overlaps the one before, which ends at 256"):
         write_bundle(tmp_path / "slow", manifest, weights, artifacts / "slow" / "blocks.so", {})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_requests_stack_only_where_every_port_holds_them_side_by_side() -> None:
+    rows = rows_manifest()
+    assert rows.stacks == {2: 2, 4: 4}
+    pair = rows.batched[0]
+    same_for_all = msgspec.structs.replace(pair, inputs=(pair.inputs[0], rows.inputs[1]))
+    assert msgspec.structs.replace(rows, batched=(same_for_all,)).stacks == {}
+    assert msgspec.structs.replace(rows.at_batch(2), batched=(rows.batched[1],)).stacks == {2: 4}
+    assert msgspec.structs.replace(rows.at_batch(4), batched=(pair,)).stacks == {}
