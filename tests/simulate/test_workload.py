@@ -90,8 +90,8 @@ def test_arrivals_are_a_word_or_a_table(tmp_path: Path) -> None:
 
 
 def test_cores_are_placed_in_order(tmp_path: Path) -> None:
-    text = TENANT + "share = 1\n" + MODEL + "[machine]\ncores = 8\nthreads_per_core = 2\ncores_per_cache = 2\ncores_per_node = 4\n"
-    places = prepare(read_workload(written(tmp_path, text))).machine.places
+    machine = "[machine]\ncores = 8\nthreads_per_core = 2\ncores_per_cache = 2\ncores_per_node = 4\n"
+    places = prepare(read_workload(written(tmp_path, TENANT + "share = 1\n" + MODEL + machine))).machine.places
     assert [tuple(places[core]) for core in sorted(places)] == [
         *[(0, 0, 0), (0, 0, 0), (1, 0, 0), (1, 0, 0)],
         *[(2, 1, 0), (2, 1, 0), (3, 1, 0), (3, 1, 0)],
