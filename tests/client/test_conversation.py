@@ -21,6 +21,7 @@ from veltair.wire.messages import (
 )
 
 DIRECTORY, ENGINE, OTHER = "tcp://10.0.0.1:7400", "tcp://10.0.0.1:9001", "tcp://10.0.0.1:9002"
+THIRD, FOURTH = "tcp://10.0.0.1:9003", "tcp://10.0.0.1:9004"
 INPUTS = {"x": np.ones(3, "float32")}
 
 
@@ -97,12 +98,34 @@ def test_a_request_whose_deadline_passed_with_its_engine_is_given_up() -> None:
 
 def test_a_request_that_loses_one_engine_after_the_other_is_not_sent_for_ever() -> None:
     conversation = started()
-    for _ in range(3):
-        conversation.lost(ENGINE, 10)
-        conversation.received(DIRECTORY, frames(Location("1", ENGINE)), 10)
-    error = only_answer(conversation.lost(ENGINE, 10))
+    for engine in (ENGINE, OTHER, THIRD):
+        conversation.lost(engine, 10)
+        conversation.received(DIRECTORY, frames(Location("1", {ENGINE: OTHER, OTHER: THIRD, THIRD: FOURTH}[engine])), 10)
+    error = only_answer(conversation.lost(FOURTH, 10))
     assert isinstance(error, EngineFailed)
     assert "sent 4 times" in str(error)
+
+
+def test_a_directory_that_names_the_lost_engine_has_not_noticed_yet_and_is_asked_again_after_a_pause() -> None:
+    conversation = started(timeout_ms=5_000)
+    now_us = 1_000
+    for pause_us in (40_000, 160_000):
+        conversation.lost(ENGINE, now_us)
+        assert conversation.received(DIRECTORY, frames(Location("1", ENGINE)), now_us + 500) == []
+        assert conversation.next_tick_us() == now_us + pause_us
+        assert conversation.tick(now_us + pause_us - 1) == []
+        now_us += pause_us
+        assert sent(conversation.tick(now_us)) == [(DIRECTORY, Locate("1", "shop", "m"))]
+        steps = conversation.received(DIRECTORY, frames(Location("1", ENGINE)), now_us)
+        assert [endpoint for endpoint, _ in sent(steps)] == [ENGINE]  # it is well again, or was never gone
+
+
+def test_a_pause_ends_with_the_deadline() -> None:
+    conversation = started(deadline_ms=20)
+    conversation.lost(ENGINE, 10_000)
+    conversation.received(DIRECTORY, frames(Location("1", ENGINE)), 10_500)
+    assert conversation.next_tick_us() == 20_000
+    assert isinstance(only_answer(conversation.tick(20_000)), EngineFailed)
 
 
 def test_an_engine_that_ended_before_it_was_reached_is_looked_up_again() -> None:

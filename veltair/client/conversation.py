@@ -38,6 +38,9 @@ from veltair.wire.messages import (
 )
 
 MAX_SENDS = 4  # a request that ends four engines is itself the trouble
+# A directory may name an engine that was just lost, because it has not noticed yet: sent there at once, a request would use up
+# its sends within microseconds. The pause grows fourfold with each; an engine that is well is back after the first.
+FIRST_PAUSE_US = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,11 @@ class _Pending:
     deadline_us: int | None = None  # absolute; None: the tenant's QoS
     sent_to: str = ""  # the engine; "" while the directory is asked
     sends: int = 0
+    ask_again_us: int | None = None  # the directory, after a pause
+
+    @property
+    def next_tick_us(self) -> int:
+        return self.expires_us if self.ask_again_us is None else min(self.expires_us, self.ask_again_us)
 
 
 class Conversation:
@@ -102,6 +110,7 @@ class Conversation:
         self._reaches = reaches
         self._pending: dict[str, _Pending] = {}
         self._engines: dict[str, str] = {}  # model -> endpoint
+        self._lost_us: dict[str, int] = {}  # when connections to engines broke last
         self._directory_answered = False
 
     def infer(
@@ -162,6 +171,7 @@ class Conversation:
             return [step for p in list(self._pending.values()) if not p.sent_to for step in self._send(p, now_us)]
         for model in [model for model, engine in self._engines.items() if engine == endpoint]:
             del self._engines[model]
+        self._lost_us[endpoint] = now_us
         steps: list[Step] = [Forget(endpoint)]
         for pending in [p for p in self._pending.values() if p.sent_to == endpoint]:
             pending.sent_to = ""
@@ -185,10 +195,13 @@ class Conversation:
             if pending.sent_to:
                 steps.append(Send(pending.sent_to, frames_of(Cancel(pending.request_id), {})))
             steps += self._answer(pending, self._timeout(pending))
+        for pending in [p for p in self._pending.values() if p.ask_again_us is not None and now_us >= p.ask_again_us]:
+            pending.ask_again_us = None
+            steps += self._send(pending, now_us)
         return steps
 
     def next_tick_us(self) -> int | None:
-        return min((p.expires_us for p in self._pending.values()), default=None)
+        return min((p.next_tick_us for p in self._pending.values()), default=None)
 
     def cancel(self, request_id: str) -> list[Step]:
         """The caller no longer waits."""
@@ -205,6 +218,12 @@ class Conversation:
     def _located(self, pending: _Pending, engine: str, now_us: int) -> list[Step]:
         if not pending.model:
             return []
+        lost_us = self._lost_us.get(engine)
+        if lost_us is not None and not pending.sent_to:
+            again_us = lost_us + (FIRST_PAUSE_US << 2 * pending.sends)
+            if now_us < again_us:
+                pending.ask_again_us = again_us if pending.deadline_us is None else min(again_us, pending.deadline_us)
+                return []
         self._engines[pending.model] = engine
         if pending.sent_to == engine:  # on its way already
             return []
