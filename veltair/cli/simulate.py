@@ -29,6 +29,7 @@ Examples:
 
 \b
   veltair simulate --workload mixed --policy veltair,fcfs
+  veltair simulate --workload mixed --policy veltair,veltair-as,veltair-ac,fcfs    # what each mechanism gives
   veltair simulate --cores 64 --workload tenants.toml --policy veltair,fcfs --seed 7 --jobs 4 --json r.json --html r.html
   veltair simulate --workload mixed --bundles artifacts --load 0.8 --trace run.json
   veltair simulate --workload published --csv resnet50=resnet50_layer_us.csv
