@@ -11,25 +11,19 @@ WORTH_WIDENING = 0.75  # speed-up a core: below it the idle cores serve better w
 
 def fewest_cores(lines: LinesByCores, first_block: int, budget_us: float, correction: float) -> tuple[int, int]:
     """The fewest that end the rest within `budget_us`, and its uncorrected time; if none do, those that end it soonest."""
-    best_cores, best_us = 0, 0
-    for cores, line in lines:
-        us = line.rest_us(first_block)
-        if us * correction <= budget_us:
-            return cores, us
-        if not best_cores or us < best_us:
-            best_cores, best_us = cores, us
-    return best_cores, best_us
+    return lines.fewest(first_block, budget_us / correction)
 
 
 def widen(costs: ModelCosts, first_block: int, cores: int, at_most: int, pressure: float) -> int:
     """The soonest end on `cores`..`at_most` idle ones, if each core more is worth it."""
-    least = costs.narrowest
-    alone_us = costs.fastest(least, pressure).rest_us(first_block)
-    best, best_us = cores, costs.fastest(cores, pressure).rest_us(first_block)
-    for wider in costs.core_counts:
-        us = costs.fastest(wider, pressure).rest_us(first_block)
-        if cores < wider <= at_most and us < best_us and alone_us * least >= WORTH_WIDENING * wider * us:
-            best, best_us = wider, us
+    counts, negated_us = costs.by_cores(pressure).front(first_block)
+    alone = costs.narrowest * -negated_us[0]
+    best = cores
+    for wider, us in zip(counts, negated_us, strict=True):
+        if wider > at_most:
+            break
+        if wider > cores and alone >= WORTH_WIDENING * wider * -us:
+            best = wider
     return best
 
 

@@ -1,6 +1,7 @@
 """How long will it take: measured tables summed over blocks, corrected by what was measured lately."""
 
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from itertools import accumulate, count, pairwise
@@ -35,7 +36,36 @@ class Line:
         return self.until_bytes[end_block] - self.until_bytes[first_block]
 
 
-LinesByCores = Sequence[tuple[int, Line]]
+class LinesByCores:
+    """The fastest line of every measured core count, ascending; and the counts worth having, which are not all of them."""
+
+    def __init__(self, lines: Sequence[tuple[int, Line]]) -> None:
+        self._lines = lines
+        self._fronts: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+
+    def __iter__(self) -> Iterator[tuple[int, Line]]:
+        return iter(self._lines)
+
+    def fewest(self, first_block: int, budget_us: float) -> tuple[int, int]:
+        """The fewest cores that end the rest within `budget_us`, and its time; if none do, those that end it soonest."""
+        cores, negated_us = self.front(first_block)
+        i = min(bisect_left(negated_us, -budget_us), len(cores) - 1)
+        return cores[i], -negated_us[i]
+
+    def front(self, first_block: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Core counts that end the rest sooner than all narrower ones, and their times, negated so that they ascend."""
+        known = self._fronts.get(first_block)
+        if known is None:
+            known = self._fronts[first_block] = self._front(first_block)
+        return known
+
+    def _front(self, first_block: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        front: list[tuple[int, int]] = []
+        for cores, line in self._lines:
+            us = line.rest_us(first_block)
+            if not front or -us > front[-1][1]:
+                front.append((cores, -us))
+        return tuple(c for c, _ in front), tuple(us for _, us in front)
 
 
 class ModelCosts:
@@ -81,7 +111,7 @@ class ModelCosts:
         step = _step(pressure)
         lines = self._by_cores.get(step)
         if lines is None:
-            lines = self._by_cores[step] = [(cores, self.fastest(cores, pressure)) for cores in self.core_counts]
+            lines = self._by_cores[step] = LinesByCores([(cores, self.fastest(cores, pressure)) for cores in self.core_counts])
         return lines
 
     def gentlest(self, cores: int, pressure: float) -> Line:

@@ -83,7 +83,7 @@ class Layerwise(Policy):
 def _fewest(job: Job, first: int, end: int) -> tuple[int, int, int]:
     """The fewest cores that end these blocks within their part of the QoS, else the fastest; the time on them, and the part."""
     lines = job.costs.by_cores(0.0)
-    work = lines[0][1]
+    work = job.costs.fastest(job.costs.narrowest, 0.0)
     qos_us = job.request.deadline_us - job.request.arrived_us
     budget_us = qos_us * work.span_us(first, end) // work.rest_us(0)
     times = [(cores, line.span_us(first, end)) for cores, line in lines]
