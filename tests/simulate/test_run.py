@@ -32,8 +32,8 @@ def policy(request: pytest.FixtureRequest) -> PolicyResult:
 
 def test_the_same_arguments_give_the_same_bytes_in_one_process_and_in_several() -> None:
     short = workload(requests=100)
-    once, again = (encode_result(simulate(short, POLICIES, seeds=SEEDS)) for _ in range(2))
-    assert once == again == encode_result(simulate(short, POLICIES, seeds=SEEDS, jobs=2))
+    once, again = (encode_result(simulate(short, ["fcfs"], seeds=SEEDS)) for _ in range(2))
+    assert once == again == encode_result(simulate(short, ["fcfs"], seeds=SEEDS, jobs=2))
 
 
 def test_another_seed_gives_other_figures() -> None:
