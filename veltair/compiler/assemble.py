@@ -141,7 +141,8 @@ def _call(chosen: Chosen, symbols: Mapping[Setting, str]) -> CallSpec:
         return CallSpec(symbols[chosen.setting], call.tensors)
     loops = divisible(call.kernel, chosen.knobs)
     assert loops is not None, f"{call.kernel.key} is in parts"
-    iterations = (call.part * loops.extent // call.parts, (call.part + 1) * loops.extent // call.parts, loops.extent)
+    first, end = (-(-part * loops.extent // call.parts) for part in (call.part, call.part + 1))  # the first part has work
+    iterations = (first, end, loops.extent)
     return CallSpec(symbols[chosen.setting], call.tensors, iterations, loops.before, call.scratch if loops.before else None)
 
 
