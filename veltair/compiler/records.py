@@ -33,7 +33,7 @@ class Entry:
     how: Mapping[str, Any]
 
 
-SCHEDULES = 3  # raised when a schedule or its candidates change: older records then speak of other code
+SCHEDULES = 4  # raised when a schedule or its candidates change: older records then speak of other code
 KEPT = 6  # settings kept of each kernel: enough to choose another footprint from
 
 
