@@ -46,9 +46,19 @@ def model(name: str, blocks_us: Sequence[int], two_cores_us: Sequence[int] | Non
     return Model(ModelName(name), tuple(LayerBlock(f"{name}.{i}", (variant(row),)) for i, row in enumerate(rows)))
 
 
-def arrived(id_: str, model_name: str, at_us: int, qos_us: int, tenant: str = "", permits: Precision = "fp32") -> RequestArrived:
-    request = Request(RequestId(id_), TenantId(tenant or model_name), ModelName(model_name), at_us, at_us + qos_us, permits)
-    return RequestArrived(request)
+def arrived(
+    id_: str,
+    model_name: str,
+    at_us: int,
+    qos_us: int,
+    tenant: str = "",
+    permits: Precision = "fp32",
+    priority: int = 0,
+    weight: float = 1.0,
+) -> RequestArrived:
+    """The tenant is named like the model, if not otherwise."""
+    who, what = TenantId(tenant or model_name), ModelName(model_name)
+    return RequestArrived(Request(RequestId(id_), who, what, at_us, at_us + qos_us, permits, priority, weight))
 
 
 def scheduler(policy: str, *models: Model, cores: int = 2) -> Scheduler:

@@ -77,41 +77,63 @@ class Admission:
             self._in_flight.add(self._in_flight.remove(self._running[job])._replace(us=0))
 
     def judge(self, job: Job, ledger: Ledger, now_us: int, wish: Wish) -> Accepted | Refused:
-        """A refusal's deadline holds if asked again now."""
+        """A refusal's deadline holds if asked again now. It has none where whoever is starved must wait for what was accepted."""
         deadline_us, reason = job.request.deadline_us, ""
+        place = None if wish.guest is None else _place(wish.guest, job, ledger, now_us)
         for _ in range(ATTEMPTS):
             new = _entry(job, 0, rank_of(job, deadline_us), now_us, ledger)
             finish_us, victim = self._insert(new, ledger, now_us)
             slack_us = deadline_us - job.request.arrived_us - job.costs.best_us
             kept_us = max(0, min(wish.room_us, int(ROOM_SHARE * slack_us)))
             late_us = finish_us + kept_us - deadline_us
-            if late_us <= 0 and victim is None and self._leaves_place(new, wish.guest, ledger, now_us):
+            if late_us <= 0 and victim is None and self._leaves_place(new, place, ledger, now_us):
                 return Refused(reason, deadline_us) if reason else Accepted(finish_us)
             if not reason:
                 reason = self._why(finish_us - now_us, late_us, kept_us, victim, now_us)
             deadline_us = max(finish_us + wish.room_us, victim.deadline_us + 1 if victim else 0)
-        return Refused(reason, self._behind_all(job, deadline_us, wish, ledger, now_us))
+        if place is not None and not self._has_place(place, ledger, now_us):
+            return Refused(reason, None)
+        return Refused(reason, self._behind_all(job, deadline_us, wish.room_us, place, ledger, now_us))
 
-    def _behind_all(self, job: Job, deadline_us: int, wish: Wish, ledger: Ledger, now_us: int) -> int:
-        """A deadline so late that nobody stands behind, whatever the cores: there is no later place and no slower way."""
-        last = self.backlog.last
-        behind_us = max([deadline_us, self._in_flight.latest_deadline_us(), last.deadline_us if last else 0]) + 1
-        guest_us = 0 if wish.guest is None else wish.guest.costs.least_core_us
+    def _behind_all(self, job: Job, deadline_us: int, room_us: int, place: Entry | None, ledger: Ledger, now_us: int) -> int:
+        """A deadline so late that none of its priority stands behind, whatever the cores: no later place and no slower way."""
+        last = self.backlog.last_of(job.request.priority)
+        deadlines_us = [deadline_us, self._in_flight.latest_deadline_us(), *(e.deadline_us for e in (last, place) if e)]
         narrow_us = job.costs.fastest(job.costs.narrowest, pressure_on(ledger)).rest_us(0)
         slowest_us = round(narrow_us * ledger.cautious_correction(job, now_us)) + 1
-        new = _entry(job, 0, rank_of(job, max(behind_us, job.ready_us) + slowest_us), now_us, ledger)
-        return max(new.deadline_us, self._insert(new, ledger, now_us).finish_us + wish.room_us + guest_us)
+        behind_us = max(max(deadlines_us) + 1, job.ready_us) + slowest_us
+        new = _entry(job, 0, rank_of(job, behind_us), now_us, ledger)
+        return max(behind_us, self._insert(new, ledger, now_us, () if place is None else (place,)).finish_us + room_us)
 
-    def _leaves_place(self, new: Entry, guest: Job | None, ledger: Ledger, now_us: int) -> bool:
+    def _leaves_place(self, new: Entry, place: Entry | None, ledger: Ledger, now_us: int) -> bool:
         """Whether a starved tenant's request, if it came now as well, would be accepted beside the newcomer."""
-        if guest is None:
+        if place is None:
             return True
-        budget_us = guest.request.deadline_us - guest.request.arrived_us
-        place = _entry(guest, 0, (-guest.request.priority, now_us + budget_us, new.rank[2] + 1), now_us, ledger)
-        alone, beside = self._insert(place, ledger, now_us), self._insert(place, ledger, now_us, (new,))
-        lost_alone = alone.finish_us > place.deadline_us or alone.victim is not None
         # Where it has no place even without the newcomer, nobody may come: what was accepted runs off.
-        return not lost_alone and beside.finish_us <= place.deadline_us and beside.victim is None
+        return self._has_place(place, ledger, now_us) and self._has_place(place, ledger, now_us, (new,))
+
+    def _has_place(self, place: Entry, ledger: Ledger, now_us: int, also: tuple[Entry, ...] = ()) -> bool:
+        finish_us, victim = self._insert(place, ledger, now_us, also)
+        return finish_us <= place.deadline_us and victim is None
+
+    def bears(self, batch: Entry, riders: Sequence[Job], ledger: Ledger, now_us: int) -> bool:
+        """Whether nobody who waits misses his deadline because `riders` go now with `batch.job`, ahead of their own places."""
+        around = self.backlog.around(batch.rank, NEAR)
+        rests, rest_work = self._in_flight.behind(batch.rank, NEAR)
+        together = self._in_flight.free_us(batch.rank, len(ledger.idle), now_us)
+        if around.far_room is not None and 0 <= around.far_room - sum(together) - rest_work < batch.us * batch.cores:
+            return False
+        apart = list(together)
+        _run(apart, _entry(batch.job, 0, batch.rank, now_us, ledger))
+        _run(together, batch)
+        for entry in sorted(around.before + rests + around.behind):
+            if entry.job is batch.job:
+                continue
+            apart_us = _run(apart, entry)
+            together_us = 0 if entry.job in riders else _run(together, entry)
+            if apart_us <= entry.deadline_us < together_us:
+                return False
+        return True
 
     def _insert(self, new: Entry, ledger: Ledger, now_us: int, also: tuple[Entry, ...] = ()) -> _Verdict:
         """Put it in line (beside `also`, which are not in line yet): when it would be done, and who would miss for it."""
@@ -132,6 +154,8 @@ class Admission:
             _run(free, entry)
         start = list(free)
         finish_us = _run(free, new)
+        if behind and behind[-1].rank[0] > new.rank[0]:  # nobody is refused for the sake of a lower priority
+            behind = [entry for entry in behind if entry.rank[0] <= new.rank[0]]
         for entry in behind:
             if _run(free, entry) > entry.rank[1]:
                 lost = _first_lost(start, new, behind)
@@ -151,6 +175,20 @@ class Admission:
         if late_us > 0:
             return f"would be done in {_ms(takes_us)} and not leave {_ms(room_us)} for a tenant that fared worse lately"
         return "would not leave a place for a tenant that was refused for too long"
+
+
+def _place(guest: Job, new: Job, ledger: Ledger, now_us: int) -> Entry | None:
+    """That of a request like `guest`, if it came now. None, where even an idle machine could not meet it at this moment."""
+    budget_us = guest.request.deadline_us - guest.request.arrived_us
+    if quickest_us(guest, ledger, now_us) > budget_us:
+        return None
+    return _entry(guest, 0, (-guest.request.priority, now_us + budget_us, new.order + 1), now_us, ledger)
+
+
+def quickest_us(job: Job, ledger: Ledger, now_us: int) -> int:
+    """What it would take on all the cores it likes, with none of ours beside it."""
+    _, us = fewest_cores(job.costs.by_cores(ledger.outside_pressure), 0, 0, 1.0)
+    return round(us * ledger.cautious_correction(job, now_us))
 
 
 def _entry(job: Job, block: int, rank: Rank, now_us: int, ledger: Ledger) -> Entry:

@@ -45,7 +45,7 @@ class Around(NamedTuple):
     before: list[Entry]
     work_ahead: int  # of those farther ahead than `before`
     behind: list[Entry]
-    far_room: int | None  # of those farther behind: the least (cores x latest start - work before it)
+    far_room: int | None  # of those of its priority that are farther behind: the least (cores x latest start - work before it)
 
 
 class _Bucket:
@@ -75,9 +75,9 @@ class _Bucket:
         del self.ranks[i], self.works[i], self.bounds[i]
         return self.entries.pop(i)
 
-    def room_from(self, i: int) -> int:
-        """The least of what the entries from `i` on could bear before them all, those between counted in."""
-        rooms: Iterator[int] = map(sub, self.bounds[i:], accumulate(self.works[i:], initial=0))
+    def room_from(self, i: int, end: int | None = None) -> int:
+        """The least of what the entries from `i` to `end` could bear before them all, those between counted in."""
+        rooms: Iterator[int] = map(sub, self.bounds[i:end], accumulate(self.works[i:], initial=0))
         return min(rooms)
 
     def whole_room(self) -> int:
@@ -102,9 +102,12 @@ class Backlog:
         for bucket in self._buckets:
             yield from bucket.entries
 
-    @property
-    def last(self) -> Entry | None:
-        return self._buckets[-1].entries[-1] if self._buckets else None
+    def last_of(self, priority: int) -> Entry | None:
+        """The last of this priority; where it has none, of one above."""
+        b, i = self._end_of(-priority)
+        if i == 0:
+            return self._buckets[b - 1].entries[-1] if b else None
+        return self._buckets[b].entries[i - 1]
 
     def add(self, entry: Entry) -> None:
         self._count += 1
@@ -141,7 +144,7 @@ class Backlog:
         ahead_us = list(accumulate((bucket.work for bucket in self._buckets), initial=0))
         before, work_ahead = self._before(b, i, near, ahead_us)
         behind, b, i = self._behind(b, i, near)
-        return Around(before, work_ahead, behind, self._room_from(b, i, ahead_us) if b < len(self._buckets) else None)
+        return Around(before, work_ahead, behind, self._room(b, i, self._end_of(rank[0]), ahead_us))
 
     def _before(self, b: int, i: int, near: int, ahead: list[int]) -> tuple[list[Entry], int]:
         """The nearest, and the work of all that stand before those."""
@@ -165,10 +168,25 @@ class Backlog:
             b, i = b + 1, 0
         return behind, b, i
 
-    def _room_from(self, b: int, i: int, ahead: list[int]) -> int:
+    def _end_of(self, negated_priority: int) -> tuple[int, int]:
+        """The place behind the last of this priority."""
+        if not self._lasts or self._lasts[-1][0] <= negated_priority:
+            return len(self._buckets), 0
+        behind = (negated_priority + 1,)
+        b = bisect_left(self._lasts, behind)
+        return b, bisect_left(self._buckets[b].ranks, behind)
+
+    def _room(self, b: int, i: int, end: tuple[int, int], ahead: list[int]) -> int | None:
+        """Of those between two places."""
+        if (b, i) >= end:
+            return None
         bucket = self._buckets[b]
+        if b == end[0]:
+            return bucket.room_from(i, end[1]) - ahead[b] - sum(bucket.works[:i])
         least = bucket.room_from(i) - ahead[b] - sum(bucket.works[:i])
-        rooms = [bucket.whole_room() for bucket in self._buckets[b + 1 :]]
+        if end[1]:
+            least = min(least, self._buckets[end[0]].room_from(0, end[1]) - ahead[end[0]])
+        rooms = [bucket.whole_room() for bucket in self._buckets[b + 1 : end[0]]]
         return min(least, min(map(sub, rooms, ahead[b + 1 :]), default=least))
 
 

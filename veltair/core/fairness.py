@@ -72,12 +72,12 @@ class Fairness:
             return
         if self._worst is None or fare.accepted < self._worst[1].accepted:
             self._worst = job.kind, fare
-        if self._starved is None and _is_starved(fare, now_us):
-            self._starved = fare
+        if (accepted and self._starved is fare) or (self._starved is None and _is_starved(fare, now_us)):
+            self._find_worst(now_us)  # whoever is next must not wait for the next division
 
     def room_us(self, job: Job) -> int:
         """How much earlier than its deadline this newcomer should be done, if its slack allows: for who fared worse."""
-        if self._worst is None or job.kind == self._worst[0]:
+        if self._worst is None or job.kind == self._worst[0] or _is_below(self._worst[1], job):
             return 0
         mine, worst = self._fares.get(job.kind), self._worst[1]
         ahead = (1.0 if mine is None else mine.accepted) - worst.accepted - UNLIKE_BY
@@ -86,7 +86,7 @@ class Fairness:
     def starved(self, job: Job, now_us: int) -> Job | None:
         """Like whose request one more must still fit beside this newcomer. None: nobody is starved."""
         fare = self._starved
-        if fare is None or fare.like.kind == job.kind or fare.refused_since_us is None:
+        if fare is None or fare.like.kind == job.kind or fare.refused_since_us is None or _is_below(fare, job):
             return None
         return fare.like if now_us - fare.seen_us < FARE_MEMORY_US else None
 
@@ -108,8 +108,17 @@ class Fairness:
     def _find_worst(self, now_us: int) -> None:
         within = [(kind, fare) for kind, fare in self._fares.items() if kind[0] not in self._over]
         self._worst = min(within, key=lambda kf: (kf[1].accepted, kf[0]), default=None)
-        starved = [(fare.refused_since_us or 0, kind, fare) for kind, fare in within if _is_starved(fare, now_us)]
-        self._starved = min(starved, key=lambda s: s[:2], default=(0, None, None))[2]
+        starved = [
+            (-fare.like.request.priority, fare.refused_since_us or 0, kind, fare)
+            for kind, fare in within
+            if _is_starved(fare, now_us)
+        ]
+        self._starved = min(starved, key=lambda s: s[:3], default=(0, 0, None, None))[3]
+
+
+def _is_below(fare: _Fare, job: Job) -> bool:
+    """Nobody makes way for a lower priority."""
+    return fare.like.request.priority < job.request.priority
 
 
 def _is_starved(fare: _Fare, now_us: int) -> bool:

@@ -16,7 +16,7 @@ class Accepted:
 @dataclass(frozen=True, slots=True)
 class Refused:
     reason: str
-    earliest_deadline_us: int  # asked again with this deadline, and with no new load, the answer is Accepted
+    earliest_deadline_us: int | None  # asked again with this deadline, and with no new load, the answer is Accepted
 
 
 @dataclass(frozen=True, slots=True)

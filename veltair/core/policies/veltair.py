@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from itertools import islice
 
 from veltair.core.actions import Alternative
-from veltair.core.admission import Admission, Wish
+from veltair.core.admission import Admission, Wish, quickest_us
+from veltair.core.backlog import Entry, rank_of
 from veltair.core.batching import riders_for
 from veltair.core.cores import fewest_cores, most_measured, widen
 from veltair.core.fairness import Fairness
@@ -46,7 +47,8 @@ class Veltair(Policy):
         if self._admission is None:
             cores = len(ledger.machine.cores)
             self._admission, self._fairness = Admission(cores), Fairness(cores)
-        counts = job.slack_us > 0  # what nobody could serve tells nothing about who is served
+        # What nobody could serve tells nothing about who is served, and nobody must keep a place for it.
+        counts = max(now_us, job.ready_us) + quickest_us(job, ledger, now_us) < job.deadline_us
         if counts:
             self._fairness.asked(job, now_us)
         wish = Wish(self._fairness.room_us(job), self._fairness.starved(job, now_us))
@@ -123,7 +125,7 @@ class Veltair(Policy):
         costs, first, idle = job.costs, job.next_block, len(ledger.idle)
         pressure, correction = pressure_on(ledger), ledger.correction(job, now_us)
         deadline_us = job.deadline_us
-        riders = self._riders(job, pressure, correction, now_us)
+        riders = self._riders(job, pressure, correction, ledger, now_us)
         if riders:
             costs, deadline_us = costs.batches[1 + len(riders)], min(j.deadline_us for j in (job, *riders))
             reason += f", {len(riders)} alike with it"
@@ -170,11 +172,17 @@ class Veltair(Policy):
         self._co_tenants.begin(plan, costs, line, ledger, now_us)
         return plan
 
-    def _riders(self, job: Job, pressure: float, correction: float, now_us: int) -> tuple[Job, ...]:
+    def _riders(self, job: Job, pressure: float, correction: float, ledger: Ledger, now_us: int) -> tuple[Job, ...]:
         if job.next_block or not job.costs.batches:
             return ()
-        alike = [other for other in self._fresh[job.costs].values() if other is not job]
-        return riders_for(job, alike, pressure, correction, now_us)
+        others = (other for other in self._fresh[job.costs].values() if other is not job)
+        alike = list(islice(others, max(job.costs.batches) - 1))
+        cautious = ledger.cautious_correction(job, now_us)
+
+        def bears(riders: tuple[Job, ...], cores: int, us: int) -> bool:
+            return self._known().bears(Entry(rank_of(job), round(us * cautious), cores, now_us, job), riders, ledger, now_us)
+
+        return riders_for(job, alike, pressure, correction, now_us, len(ledger.idle), bears)
 
     def _forget(self, job: Job) -> None:
         """It waits no more."""
