@@ -3,7 +3,8 @@
 Loads are work with deadlines: the model whose waiting request must start soonest is loaded first, one at a time. What goes is
 chosen by GreedyDual-Size (Cao and Irani, Cost-Aware WWW Proxy Caching Algorithms, USITS 1997): each use gives a model credit
 of its load time per byte on top of the level at which the last one went, and the least credit goes. Weights of requests that
-are under way stay.
+are under way stay. A request that would be refused only because its weights are not there cannot bring them in, but leaves a
+hope: the last such model is loaded when nobody accepted waits for another, or else it could never be served.
 """
 
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ class _Weights:
     resident: bool = False
     users: int = 0  # requests under way
     credit: float = 0.0
-    wanted_by_us: int | None = None  # when the most pressing of those that wait for it must start
+    until_us: int = 0  # when the last of those requests is due
     forgotten: bool = False  # unloaded: goes with its last user
 
 
@@ -30,12 +31,14 @@ class Residency:
     budget_bytes: int | None
     held_bytes: int = 0
     _weights: dict[ModelName, _Weights] = field(default_factory=dict)
+    _wanted: dict[ModelName, int] = field(default_factory=dict)  # not here; when the most pressing that waits must start
+    _hoped: ModelName | None = None
     _loading: ModelName | None = None
     _loaded_us: int = 0  # when that load should be over
     _level: float = 0.0
 
     def register(self, model: Model) -> None:
-        """Raises ValueError where it can never fit."""
+        """A new version of what is in memory is held to be as large. Raises ValueError where it can never fit."""
         if self.budget_bytes is None:
             return
         if model.weights_bytes > self.budget_bytes:
@@ -43,9 +46,12 @@ class Residency:
                 f"model {model.name!r} holds {model.weights_bytes} bytes of weights, the budget is {self.budget_bytes}; raise it"
             )
         known = self._weights.get(model.name)
-        if known is None or known.forgotten:
-            self._weights[model.name] = known or _Weights(model.weights_bytes, model.load_us)
-            self._weights[model.name].forgotten = False
+        if known is None:
+            self._weights[model.name] = _Weights(model.weights_bytes, model.load_us)
+            return
+        known.forgotten = False
+        if not known.resident and model.name != self._loading:
+            known.bytes, known.load_us = model.weights_bytes, model.load_us
 
     def forget(self, name: ModelName) -> list[EvictWeights]:
         """The model is unloaded; its weights go when nobody is under way with them."""
@@ -58,65 +64,95 @@ class Residency:
         return self.budget_bytes is None or self._weights[name].resident
 
     def ready_us(self, name: ModelName, now_us: int) -> int:
-        """When its weights should be in, if it were wanted from now on: behind the load under way and those wanted before."""
+        """When its weights should be in, if it were wanted from now on: behind the load under way and those wanted before.
+
+        Where those in use must make room, they go when the last request of theirs is due.
+        """
         if self.is_resident(name):
             return now_us
         at_us = max(now_us, self._loaded_us) if self._loading is not None else now_us
         if name == self._loading:
             return at_us
-        before = (w.load_us for n, w in self._weights.items() if w.wanted_by_us is not None and n not in (name, self._loading))
-        return at_us + sum(before) + self._weights[name].load_us
+        coming = [self._weights[n] for n in self._wanted if n not in (name, self._loading)] + [self._weights[name]]
+        return max(at_us, self._room_us(sum(w.bytes for w in coming), now_us)) + sum(w.load_us for w in coming)
 
-    def use(self, name: ModelName, start_by_us: int) -> None:
+    def _room_us(self, coming_bytes: int, now_us: int) -> int:
+        assert self.budget_bytes is not None
+        missing = self.held_bytes + coming_bytes - self.budget_bytes
+        if missing <= 0:
+            return now_us
+        held = ((max(now_us, w.until_us) if w.users else now_us, w.bytes) for w in self._weights.values() if w.resident)
+        for until_us, gone_bytes in sorted(held):
+            missing -= gone_bytes
+            if missing <= 0:
+                return until_us
+        return max([now_us, *(w.until_us for w in self._weights.values() if w.users)])  # more is wanted than fits at a time
+
+    def hope(self, name: ModelName) -> None:
+        """A request of it was refused for want of its weights alone."""
+        if not self.is_resident(name) and name != self._loading:
+            self._hoped = name
+
+    def use(self, name: ModelName, start_by_us: int, due_us: int) -> None:
         """A request of it was accepted."""
         if self.budget_bytes is None:
             return
         weights = self._weights[name]
         weights.users += 1
-        weights.credit = self._level + weights.load_us / max(1, weights.bytes)
-        if not weights.resident:
-            weights.wanted_by_us = min(start_by_us, weights.wanted_by_us or start_by_us)
+        weights.until_us = max(weights.until_us, due_us)
+        weights.credit = self._credit(weights)
+        if not weights.resident and name != self._loading:
+            self._wanted[name] = min(start_by_us, self._wanted.get(name, start_by_us))
 
     def release(self, name: ModelName) -> list[EvictWeights]:
         """That request is over."""
         if self.budget_bytes is None:
             return []
         self._weights[name].users -= 1
-        if not self._weights[name].users and name != self._loading:
-            self._weights[name].wanted_by_us = None
+        if not self._weights[name].users:
+            self._wanted.pop(name, None)
+            self._weights[name].until_us = 0
         return self._let_go_if_forgotten(name)
 
-    def loaded(self, name: ModelName) -> None:
-        """Raises ValueError where no such load was asked for."""
+    def loaded(self, name: ModelName) -> list[EvictWeights]:
+        """They go at once if the model was unloaded meanwhile. Raises ValueError where no such load was asked for."""
         if name != self._loading:
             raise ValueError(f"weights of {name!r} were not being loaded; loading: {self._loading or 'nothing'}")
-        weights = self._weights[name]
-        self._loading, weights.resident, weights.wanted_by_us = None, True, None
+        self._loading, self._weights[name].resident = None, True
+        return self._let_go_if_forgotten(name)
 
     def next_load(self, now_us: int) -> list[EvictWeights | LoadWeights]:
         """What to do now: let go of what is in the way, and bring in the most pressing. Nothing, while a load is under way."""
         if self._loading is not None or self.budget_bytes is None:
             return []
-        wanted = min(((w.wanted_by_us, n) for n, w in self._weights.items() if w.wanted_by_us is not None), default=None)
-        if wanted is None:
+        name = min(self._wanted, key=lambda n: (self._wanted[n], n), default=self._hoped)
+        if name is None:
             return []
-        name = wanted[1]
         weights = self._weights[name]
         missing = self.held_bytes + weights.bytes - self.budget_bytes
         idle = sorted((w.credit, n) for n, w in self._weights.items() if w.resident and not w.users) if missing > 0 else []
         going: list[ModelName] = []
+        level = self._level
         for credit, other in idle:
             if missing <= 0:
                 break
             missing -= self._weights[other].bytes
-            self._level = credit
+            level = credit
             going.append(other)
         if missing > 0:  # the rest is in use: asked again when a request of it is over
             return []
+        self._level = level
+        weights.credit = self._credit(weights)
         evictions = [self._evict(other) for other in going]
+        self._wanted.pop(name, None)
+        if name == self._hoped:
+            self._hoped = None
         self._loading, self._loaded_us = name, now_us + weights.load_us
         self.held_bytes += weights.bytes
         return [*evictions, LoadWeights(name)]
+
+    def _credit(self, weights: _Weights) -> float:
+        return self._level + weights.load_us / max(1, weights.bytes)
 
     def _evict(self, name: ModelName) -> EvictWeights:
         self._weights[name].resident = False
@@ -129,4 +165,6 @@ class Residency:
             return []
         gone = [self._evict(name)] if weights.resident else []
         del self._weights[name]
+        if name == self._hoped:
+            self._hoped = None
         return gone

@@ -131,7 +131,7 @@ class Scheduler:
             case UnitFinished(lease_id, measured_us):
                 self._finish(lease_id, measured_us, now_us, actions)
             case UnitFailed(lease_id, message):
-                self._give_up(self._end(lease_id, now_us).job, "engine_failed", message, now_us, actions)
+                self._give_up(self._end(lease_id, now_us, actions).job, "engine_failed", message, now_us, actions)
             case PressureChanged(pressure):
                 if not 0.0 <= pressure <= 1.0:  # also catches NaN
                     raise ValueError(f"pressure must be within 0..1, got {pressure}")
@@ -139,7 +139,7 @@ class Scheduler:
             case DrainStarted():
                 self._draining = True
             case WeightsLoaded(name):
-                self._residency.loaded(name)
+                actions += self._residency.loaded(name)
                 self._loaded(name, now_us)
             case TimerFired():
                 pass
@@ -182,11 +182,13 @@ class Scheduler:
         verdict = self._policy.admit(job, self._ledger, now_us)
         if isinstance(verdict, Refused):
             actions.append(Refuse(request.id, "deadline_unmeetable", verdict.reason, verdict.earliest_deadline_us))
+            if now_us + job.costs.best_us <= job.deadline_us < job.ready_us + job.costs.best_us:
+                self._residency.hope(request.model)
             return
         job.foretold_us = verdict.finish_us
         job.interval_us = self._promises.interval_us(job.kind, request.arrived_us, verdict.finish_us)
         self._ledger.jobs[request.id] = job
-        self._residency.use(request.model, job.deadline_us - job.costs.best_us)
+        self._residency.use(request.model, job.deadline_us - job.costs.best_us, job.deadline_us)
         if self._residency.is_resident(request.model):
             self._wait(job, now_us, after=None)
         else:
@@ -212,7 +214,7 @@ class Scheduler:
             self._close(runs_for, now_us, actions)
 
     def _finish(self, lease_id: LeaseId, measured_us: int, now_us: int, actions: list[Action]) -> None:
-        unit = self._end(lease_id, now_us)
+        unit = self._end(lease_id, now_us, actions)
         job = unit.job
         self._ledger.residuals.learn(job.costs.model.name, unit.table_us, measured_us, now_us)
         if job.closed:
@@ -232,14 +234,16 @@ class Scheduler:
         self._promises.learn(job.kind, job.foretold_us - arrived_us, now_us - arrived_us)
         return Complete(job.request.id, job.foretold_us - arrived_us, low_us - arrived_us, high_us - arrived_us)
 
-    def _end(self, lease_id: LeaseId, now_us: int) -> Unit:
-        """The unit is over, whatever its outcome: its cores return."""
+    def _end(self, lease_id: LeaseId, now_us: int, actions: list[Action]) -> Unit:
+        """The unit is over, whatever its outcome: its cores return, and weights that only it still used."""
         unit = self._ledger.units.get(lease_id)
         if unit is None:
             raise ValueError(f"lease {lease_id} is not in flight; a unit ends once")
         self._ledger.release(unit)
         unit.job.unit = None
         self._policy.end(unit, self._ledger, now_us)
+        if unit.job.closed:
+            self._release_weights(unit.job, actions)
         return unit
 
     def _wait(self, job: Job, now_us: int, after: Unit | None) -> None:
@@ -265,6 +269,10 @@ class Scheduler:
             self._loading = [other for other in self._loading if other is not job]
         else:
             self._policy.leave(job, self._ledger, now_us)
+        if job.unit is None:
+            self._release_weights(job, actions)
+
+    def _release_weights(self, job: Job, actions: list[Action]) -> None:
         for member in job.members:
             actions += self._residency.release(member.request.model)
 
