@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from veltair.core.actions import Dispatch
-from veltair.core.cores import fewest_cores, most_measured, widen
+from veltair.core.cores import Crowd, fewest_cores, most_measured, widen
 from veltair.core.granularity import LEAST_UNIT_US, MEMORY_US, SeenLately, threshold_us, unit_end
 from veltair.core.interference import own_pressure
 from veltair.core.predict import ABSURD_RATIO, RATIO_BOUNDS, RATIO_HALF_LIFE_US, ModelCosts, Residuals
@@ -66,7 +66,7 @@ def test_a_correction_halves_its_way_back_to_one() -> None:
 
 def test_units_follow_the_tightest_slack_of_the_others() -> None:
     seen = SeenLately()
-    assert threshold_us(seen.tightest_us(kind("a"), 0)) is None
+    assert seen.tightest_us(kind("a"), 0) is None
     seen.add(kind("a"), 4_000, 0)
     seen.add(kind("b"), 30_000, 0)
     seen.add(kind("c"), 9_000, 0)
@@ -84,7 +84,7 @@ def test_what_was_not_seen_lately_is_forgotten() -> None:
 
 def test_a_unit_ends_before_the_limit_but_holds_one_block_at_least() -> None:
     line = ModelCosts(model("m", [1_000, 1_000, 5_000, 1_000]), 1).fastest(1, 0.0)
-    assert [unit_end(line, 0, limit) for limit in (None, 8_000, 7_999, 2_500, 1)] == [4, 4, 3, 2, 1]
+    assert [unit_end(line, 0, limit) for limit in (8_000, 7_999, 2_500, 1)] == [4, 3, 2, 1]
     assert unit_end(line, 2, 1_000) == 3
 
 
@@ -116,3 +116,11 @@ def test_pressure_is_traffic_over_time_as_a_share_of_bandwidth_and_sums_over_co_
         felt.append(dispatch.pressure)
     assert felt == pytest.approx([0.0, 0.3, 0.6])
     assert machine(3).bandwidth_bytes_per_us == 10_000.0
+
+
+def test_of_a_machine_that_is_two_thirds_full_nothing_is_spare_and_of_an_idle_one_a_quarter_is() -> None:
+    crowd = Crowd()
+    assert (crowd.spare(64), crowd.spare(2), crowd.comes(64)) == (16, 1, False)
+    for _ in range(500):
+        crowd.add(43)
+    assert (crowd.spare(64), crowd.comes(64)) == (0, True)

@@ -3,7 +3,7 @@
 from core_build import answered, arrived, machine, model, scheduler, variant
 
 from veltair.core.actions import Alternative, Complete, Dispatch, Drop, Refuse
-from veltair.core.events import Event, ModelLoaded, PressureChanged, UnitFinished
+from veltair.core.events import Event, ModelLoaded, PressureChanged, RequestCancelled, UnitFinished
 from veltair.core.policies import make_policy
 from veltair.core.scheduler import Scheduler
 from veltair.core.values import CoreId, LayerBlock, Lease, LeaseId, Model, ModelName, RequestId
@@ -167,7 +167,7 @@ def test_a_unit_that_gets_fewer_cores_than_its_deadline_asks_for_is_counted_as_a
     both, single = model("both", [10_000], [5_500]), model("single", [3_000])
     core = scheduler("veltair", both, single)
     core.handle(arrived("a", "single", 0, 60_000), 0)
-    [dispatch] = core.handle(arrived("b", "both", 0, 10_600), 0)
+    [dispatch] = core.handle(arrived("b", "both", 0, 10_050), 0)  # on one core it has 50 us left
     assert isinstance(dispatch, Dispatch)
     assert len(dispatch.lease.cores) == 1
     assert Alternative("2 cores", "conflict: 1 idle") in dispatch.rejected
@@ -223,14 +223,18 @@ def test_a_model_that_runs_slower_than_its_table_is_promised_later_and_forgiven_
     assert again.predicted_us == 1_001
 
 
-def test_the_tenant_that_fared_worst_is_left_room() -> None:
+def test_whoever_fared_worst_is_left_a_place_where_there_is_one() -> None:
     core = scheduler("veltair", model("big", [10_000]), model("small", [8_000]), cores=1)
     core.handle(arrived("b0", "big", 0, 19_900), 0)
-    for i in range(10):  # refused: each has slack on an idle machine, and none here
+    for i in range(10):  # refused: each could be met on an idle machine, and not here
         [refusal] = core.handle(arrived(f"s{i}", "small", 0, 9_000), 0)
         assert isinstance(refusal, Refuse)
-    [kept_out] = core.handle(arrived("b1", "big", 0, 21_000), 0)
+    assert core.handle(arrived("b1", "big", 0, 30_000), 0) == []  # small has no place anyway: nothing is gained by keeping b1 out
+    core.handle(RequestCancelled(RequestId("b1")), 0)
+    core.handle(UnitFinished(LeaseId(1), 10_000), 10_000)
+    [kept_out] = core.handle(arrived("b2", "big", 10_000, 15_000), 10_000)
     assert isinstance(kept_out, Refuse)
-    assert "for a tenant that fared worse lately" in kept_out.reason
+    assert kept_out.reason == "would not leave a place for tenant 'small', who fared worse lately"
     assert kept_out.earliest_deadline_us is not None
-    assert core.handle(arrived("b2", "big", 0, kept_out.earliest_deadline_us), 0) == []
+    [starts] = core.handle(arrived("b3", "big", 10_000, kept_out.earliest_deadline_us - 10_000), 10_000)
+    assert isinstance(starts, Dispatch)

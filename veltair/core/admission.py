@@ -12,31 +12,22 @@ those requests' service times at most.
 
 from bisect import bisect_left, insort
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
-from veltair.core.backlog import Backlog, Entry, InFlight, Rank, rank_of
+from veltair.core.backlog import FIRST, Backlog, Entry, InFlight, Rank, rank_of
 from veltair.core.cores import fewest_cores
+from veltair.core.fairness import Guest
 from veltair.core.interference import pressure_on
 from veltair.core.policies.protocol import Accepted, Refused, UnitPlan
 from veltair.core.state import Job, Ledger
 
 NEAR = 16
 ATTEMPTS = 2  # to find an earlier feasible deadline than "behind everybody"
-ROOM_SHARE = 0.5  # of the newcomer's own slack at most: a tenant that asks too much cannot shut out the others
 
 
 class _Verdict(NamedTuple):
     finish_us: int
     victim: "Entry | None"  # who only misses because of the newcomer
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What a newcomer should leave: `room_us` before its deadline, and a place for a request like `guest`."""
-
-    room_us: int = 0
-    guest: Job | None = None
 
 
 class Admission:
@@ -76,26 +67,26 @@ class Admission:
         elif job in self._running:  # its unit keeps the cores, but nothing follows
             self._in_flight.add(self._in_flight.remove(self._running[job])._replace(us=0))
 
-    def judge(self, job: Job, ledger: Ledger, now_us: int, wish: Wish) -> Accepted | Refused:
+    def judge(self, job: Job, ledger: Ledger, now_us: int, guest: Guest | None) -> Accepted | Refused:
         """A refusal's deadline holds if asked again now. It has none where whoever is starved must wait for what was accepted."""
         deadline_us, reason = job.request.deadline_us, ""
-        place = None if wish.guest is None else _place(wish.guest, job, ledger, now_us)
+        place = None if guest is None else _place(guest.like, job, ledger, now_us)
+        if place is not None and not self._has_place(place, ledger, now_us):
+            if guest is not None and guest.starved:
+                return Refused("must not come before a tenant that was refused for too long and has no place yet", None)
+            place = None  # whether this one comes or not
         for _ in range(ATTEMPTS):
             new = _entry(job, 0, rank_of(job, deadline_us), now_us, ledger)
             finish_us, victim = self._insert(new, ledger, now_us)
-            slack_us = deadline_us - job.request.arrived_us - job.costs.best_us
-            kept_us = max(0, min(wish.room_us, int(ROOM_SHARE * slack_us)))
-            late_us = finish_us + kept_us - deadline_us
-            if late_us <= 0 and victim is None and self._leaves_place(new, place, ledger, now_us):
+            in_time = finish_us <= deadline_us and victim is None
+            if in_time and (place is None or self._has_place(place, ledger, now_us, (new,))):
                 return Refused(reason, deadline_us) if reason else Accepted(finish_us)
             if not reason:
-                reason = self._why(finish_us - now_us, late_us, kept_us, victim, now_us)
-            deadline_us = max(finish_us + wish.room_us, victim.deadline_us + 1 if victim else 0)
-        if place is not None and not self._has_place(place, ledger, now_us):
-            return Refused(reason, None)
-        return Refused(reason, self._behind_all(job, deadline_us, wish.room_us, place, ledger, now_us))
+                reason = self._why(finish_us - now_us, finish_us - deadline_us, victim, guest, now_us)
+            deadline_us = max(finish_us, victim.deadline_us + 1 if victim else 0)
+        return Refused(reason, self._behind_all(job, deadline_us, place, ledger, now_us))
 
-    def _behind_all(self, job: Job, deadline_us: int, room_us: int, place: Entry | None, ledger: Ledger, now_us: int) -> int:
+    def _behind_all(self, job: Job, deadline_us: int, place: Entry | None, ledger: Ledger, now_us: int) -> int:
         """A deadline so late that none of its priority stands behind, whatever the cores: no later place and no slower way."""
         last = self.backlog.last_of(job.request.priority)
         deadlines_us = [deadline_us, self._in_flight.latest_deadline_us(), *(e.deadline_us for e in (last, place) if e)]
@@ -103,16 +94,10 @@ class Admission:
         slowest_us = round(narrow_us * ledger.cautious_correction(job, now_us)) + 1
         behind_us = max(max(deadlines_us) + 1, job.ready_us) + slowest_us
         new = _entry(job, 0, rank_of(job, behind_us), now_us, ledger)
-        return max(behind_us, self._insert(new, ledger, now_us, () if place is None else (place,)).finish_us + room_us)
-
-    def _leaves_place(self, new: Entry, place: Entry | None, ledger: Ledger, now_us: int) -> bool:
-        """Whether a starved tenant's request, if it came now as well, would be accepted beside the newcomer."""
-        if place is None:
-            return True
-        # Where it has no place even without the newcomer, nobody may come: what was accepted runs off.
-        return self._has_place(place, ledger, now_us) and self._has_place(place, ledger, now_us, (new,))
+        return max(behind_us, self._insert(new, ledger, now_us, () if place is None else (place,)).finish_us)
 
     def _has_place(self, place: Entry, ledger: Ledger, now_us: int, also: tuple[Entry, ...] = ()) -> bool:
+        """Whether a request that might come would be accepted, besides `also`, which have not come yet either."""
         finish_us, victim = self._insert(place, ledger, now_us, also)
         return finish_us <= place.deadline_us and victim is None
 
@@ -166,15 +151,19 @@ class Admission:
             return _Verdict(finish_us, behind[-1])
         return _Verdict(finish_us, None)
 
-    def _why(self, takes_us: int, late_us: int, room_us: int, victim: Entry | None, now_us: int) -> str:
-        if late_us > room_us:
+    def free_for_us(self, cores: int, ledger: Ledger, now_us: int) -> int:
+        """When so many cores are idle, if nothing starts before."""
+        return self._in_flight.free_us(FIRST, len(ledger.idle), now_us)[cores - 1]
+
+    def _why(self, takes_us: int, late_us: int, victim: Entry | None, guest: Guest | None, now_us: int) -> str:
+        if late_us > 0:
             others = len(self.backlog) + len(self._running)
-            return f"would be done in {_ms(takes_us)}, {_ms(late_us - room_us)} too late, beside {others} accepted"
+            return f"would be done in {_ms(takes_us)}, {_ms(late_us)} too late, beside {others} accepted"
         if victim is not None:
             return f"would push a request that is due in {_ms(victim.deadline_us - now_us)} past its deadline"
-        if late_us > 0:
-            return f"would be done in {_ms(takes_us)} and not leave {_ms(room_us)} for a tenant that fared worse lately"
-        return "would not leave a place for a tenant that was refused for too long"
+        assert guest is not None
+        fared = "was refused for too long" if guest.starved else "fared worse lately"
+        return f"would not leave a place for tenant {guest.like.request.tenant!r}, who {fared}"
 
 
 def _place(guest: Job, new: Job, ledger: Ledger, now_us: int) -> Entry | None:

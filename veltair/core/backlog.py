@@ -18,6 +18,7 @@ BUCKET = 64  # entries; split in two at twice as many. Sums over buckets and ove
 
 Rank = tuple[int, int, int]
 """Priority (negated), deadline, order of arrival: the least goes first."""
+FIRST: Rank = (-(1 << 62), 0, 0)  # before everybody
 
 
 def rank_of(job: Job, deadline_us: int | None = None) -> Rank:

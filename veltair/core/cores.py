@@ -4,9 +4,16 @@ Tables are measured and not monotone (a published ResNet-50 is slower on 64 core
 were measured are considered, and wider must prove itself.
 """
 
+from dataclasses import dataclass
+from math import ceil
+
 from veltair.core.predict import LinesByCores, ModelCosts
 
 WORTH_WIDENING = 0.75  # speed-up a core: below it the idle cores serve better whoever comes next
+CROWD_GAIN = 0.02  # the last fifty units
+UNSTEADY = 1.5  # arrivals come in clumps: of a machine two thirds full on average nothing is spare
+SHARERS = 4  # of what is spare at most a quarter for one of them
+SELDOM = 0.05  # of the cores busy: nobody else is about
 
 
 def fewest_cores(lines: LinesByCores, first_block: int, budget_us: float, correction: float) -> tuple[int, int]:
@@ -25,6 +32,25 @@ def widen(costs: ModelCosts, first_block: int, cores: int, at_most: int, pressur
         if wider > cores and alone >= WORTH_WIDENING * wider * -us:
             best = wider
     return best
+
+
+@dataclass(slots=True)
+class Crowd:
+    """How many cores units found taken when they began, lately: what others will want again soon."""
+
+    busy: float = 0.0
+
+    def add(self, taken: int) -> None:
+        self.busy += CROWD_GAIN * (taken - self.busy)
+
+    def spare(self, cores: int) -> int:
+        """How many of a machine's cores one request may take beyond what it needs."""
+        unwanted = cores - UNSTEADY * self.busy
+        return ceil(unwanted / SHARERS) if unwanted >= 1 else 0
+
+    def comes(self, cores: int) -> bool:
+        """Whether others are to be expected at all."""
+        return self.busy >= SELDOM * cores
 
 
 def most_measured(costs: ModelCosts, cores: int) -> int:

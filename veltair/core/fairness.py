@@ -14,11 +14,18 @@ from veltair.core.values import TenantId
 FARE_GAIN = 0.02  # about the last fifty requests of a kind
 FARE_MEMORY_US = 2_000_000  # who has been away that long needs no room
 UNLIKE_BY = 0.02  # accepted shares closer than this are chance
-FULL_ROOM_AT = 0.05  # this far apart, a whole service time is left free
 STARVED_US = 500_000  # of nothing but refusals, after which nobody else may stand in the way
 DIVIDE_EVERY_US = 50_000
 DEMAND_MEMORY_US = 1_000_000  # half of it forgotten in that time
 CROWDED = 1.0  # demand over capacity from which on shares matter
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """A request that might come: whoever is let in leaves its place, if it has one; for a `starved` one, at any price."""
+
+    like: Job
+    starved: bool
 
 
 @dataclass(slots=True)
@@ -75,16 +82,18 @@ class Fairness:
         if (accepted and self._starved is fare) or (self._starved is None and _is_starved(fare, now_us)):
             self._find_worst(now_us)  # whoever is next must not wait for the next division
 
-    def room_us(self, job: Job) -> int:
-        """How much earlier than its deadline this newcomer should be done, if its slack allows: for who fared worse."""
+    def guest(self, job: Job, now_us: int) -> Guest | None:
+        """Like whom one more should still fit beside this newcomer: of who is starved, else of who fared worse than it."""
+        starved = self._starved_besides(job, now_us)
+        if starved is not None:
+            return Guest(starved, starved=True)
         if self._worst is None or job.kind == self._worst[0] or _is_below(self._worst[1], job):
-            return 0
+            return None
         mine, worst = self._fares.get(job.kind), self._worst[1]
-        ahead = (1.0 if mine is None else mine.accepted) - worst.accepted - UNLIKE_BY
-        return int(min(1.0, max(0.0, ahead / (FULL_ROOM_AT - UNLIKE_BY))) * worst.like.costs.best_us)
+        ahead = (1.0 if mine is None else mine.accepted) - worst.accepted
+        return Guest(worst.like, starved=False) if ahead > UNLIKE_BY else None
 
-    def starved(self, job: Job, now_us: int) -> Job | None:
-        """Like whose request one more must still fit beside this newcomer. None: nobody is starved."""
+    def _starved_besides(self, job: Job, now_us: int) -> Job | None:
         fare = self._starved
         if fare is None or fare.like.kind == job.kind or fare.refused_since_us is None or _is_below(fare, job):
             return None

@@ -14,6 +14,7 @@ from veltair.core.state import Kind
 
 MEMORY_US = 2_000_000  # whoever was seen this lately is expected again; rarer tenants are not worth fine units
 SLACK_SHARE = 0.7  # of the tightest slack: what is left of it is for the queue in front of the one who waits
+LENT_UNIT_US = 2_000  # on more cores than needed: whoever comes and needs them waits for their return
 LEAST_UNIT_US = 1_000  # twenty times the hand-over: finer units cost more than 5 % of the machine
 
 
@@ -55,13 +56,13 @@ class SeenLately:
             self._now, self._before = _Tightest(now_us), self._now
 
 
-def threshold_us(tightest_slack_us: int | None) -> int | None:
-    """How long a unit may run. None: as long as it likes."""
-    return None if tightest_slack_us is None else max(LEAST_UNIT_US, int(tightest_slack_us * SLACK_SHARE))
+def threshold_us(tightest_slack_us: int) -> int:
+    """How long a unit may run where such requests come."""
+    return max(LEAST_UNIT_US, int(tightest_slack_us * SLACK_SHARE))
 
 
-def unit_end(line: Line, first_block: int, limit_us: float | None) -> int:
+def unit_end(line: Line, first_block: int, limit_us: float) -> int:
     """The block behind the longest unit within the limit, one block at least."""
-    if limit_us is None or line.rest_us(first_block) <= limit_us:
+    if line.rest_us(first_block) <= limit_us:
         return len(line.variants)
     return max(first_block + 1, bisect_right(line.until_us, line.until_us[first_block] + limit_us) - 1)

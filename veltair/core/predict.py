@@ -14,6 +14,8 @@ ABSURD_RATIO = 100  # a suspended machine or a stepped clock, not a kernel
 RATIO_GAIN = 0.1  # about twenty units forget the past: fast enough for a neighbour's burst, deaf to one slow page-in
 LEAST_MARGIN = 1.005  # hand-overs between units, which tables of kernels do not hold
 MOST_MARGIN = 0.1  # times that stray by 30 % met 98 % of promises with this; tripled it met 99 % and refused twice as many
+SURE_STRAYS = 3  # deviations, mean ones: exponentially distributed ones are below that 95 times of 100
+BARELY = 0.01  # where nothing has strayed yet
 RATIO_HALF_LIFE_US = 2_000_000  # a correction that refuses every request is never measured again: it must fade by itself
 
 
@@ -222,6 +224,12 @@ class Residuals:
         learnt = self._learnt.get(model)
         strays = 0.0 if learnt is None else learnt.strays * _fading(learnt, now_us)
         return self.ratio(model, now_us) * LEAST_MARGIN + min(strays, MOST_MARGIN)
+
+    def sure_ratio(self, model: ModelName, now_us: int) -> float:
+        """What nineteen units of twenty stay below."""
+        learnt = self._learnt.get(model)
+        strays = 0.0 if learnt is None else learnt.strays * _fading(learnt, now_us)
+        return self.ratio(model, now_us) + BARELY + SURE_STRAYS * min(strays, MOST_MARGIN)
 
     def learn(self, model: ModelName, table_us: int, measured_us: int, now_us: int) -> None:
         """`table_us` is the uncorrected prediction, else the correction would chase itself."""

@@ -123,3 +123,7 @@ class Ledger:
     def cautious_correction(self, job: Job, now_us: int) -> float:
         """The same for promises: later by as much as times of this model have strayed."""
         return self.residuals.cautious_ratio(job.costs.model.name, now_us)
+
+    def sure_correction(self, job: Job, now_us: int) -> float:
+        """The same for what must not be missed: later by more than times of this model usually stray."""
+        return self.residuals.sure_ratio(job.costs.model.name, now_us)

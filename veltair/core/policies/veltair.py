@@ -14,18 +14,17 @@ from collections.abc import Iterable
 from itertools import islice
 
 from veltair.core.actions import Alternative
-from veltair.core.admission import Admission, Wish, quickest_us
+from veltair.core.admission import Admission, quickest_us
 from veltair.core.backlog import Entry, rank_of
 from veltair.core.batching import riders_for
-from veltair.core.cores import fewest_cores, most_measured, widen
+from veltair.core.cores import Crowd, fewest_cores, most_measured, widen
 from veltair.core.fairness import Fairness
-from veltair.core.granularity import SeenLately, threshold_us, unit_end
+from veltair.core.granularity import LEAST_UNIT_US, LENT_UNIT_US, SeenLately, threshold_us, unit_end
 from veltair.core.interference import CoTenants, pressure_on
 from veltair.core.policies.protocol import Accepted, Policy, Refused, UnitPlan
 from veltair.core.predict import ModelCosts
 from veltair.core.state import Job, Ledger, Unit
 
-QOS_SHARE = 0.9  # of the time left, to be filled by the prediction: what else it needs comes from the margin
 PATIENCE = 0.6  # of the time from arrival to deadline, by which one that is made to wait must be done: what is foretold errs
 ALIKE = 0.75  # a newcomer this long, measured by what the other still needs, gains too little from going first
 
@@ -37,6 +36,7 @@ class Veltair(Policy):
         self._admission: Admission | None = None
         self._fairness = Fairness(cores=1)
         self._co_tenants = CoTenants()
+        self._crowd = Crowd()
         self._latest_starts: list[tuple[int, int, Job]] = []  # heap; a job answered meanwhile stays in until it is met
         self._widths: Counter[int] = Counter()  # of those that wait, the fewest cores each can run on
         self._fresh: dict[ModelCosts, dict[int, Job]] = {}  # that wait and have not begun, where batches are compiled
@@ -51,8 +51,7 @@ class Veltair(Policy):
         counts = max(now_us, job.ready_us) + quickest_us(job, ledger, now_us) < job.deadline_us
         if counts:
             self._fairness.asked(job, now_us)
-        wish = Wish(self._fairness.room_us(job), self._fairness.starved(job, now_us))
-        verdict = self._admission.judge(job, ledger, now_us, wish)
+        verdict = self._admission.judge(job, ledger, now_us, self._fairness.guest(job, now_us))
         if counts:
             self._seen.add(job.kind, job.slack_us, now_us)
             self._fairness.fared(job, isinstance(verdict, Accepted), now_us)
@@ -122,7 +121,7 @@ class Veltair(Policy):
         return head, "earliest deadline", [_later(paused, head)]
 
     def _plan(self, job: Job, reason: str, rejected: list[Alternative], ledger: Ledger, now_us: int) -> UnitPlan:
-        costs, first, idle = job.costs, job.next_block, len(ledger.idle)
+        costs, first = job.costs, job.next_block
         pressure, correction = pressure_on(ledger), ledger.correction(job, now_us)
         deadline_us = job.deadline_us
         riders = self._riders(job, pressure, correction, ledger, now_us)
@@ -130,23 +129,15 @@ class Veltair(Policy):
             costs, deadline_us = costs.batches[1 + len(riders)], min(j.deadline_us for j in (job, *riders))
             reason += f", {len(riders)} alike with it"
 
-        wanted, _ = fewest_cores(costs.by_cores(pressure), first, (deadline_us - now_us) * QOS_SHARE, correction)
-        cores = most_measured(costs, min(wanted, idle))
-        if cores < wanted:
-            rejected.append(Alternative(_cores(wanted), f"conflict: {idle} idle"))
-        at_most = idle // max(1, ledger.waiting - len(riders))
-        wider = widen(costs, first, cores, at_most, pressure) if at_most > cores else cores
-        if wider > cores:
-            rejected.append(Alternative(_cores(cores), "would keep the deadline, but others would idle"))
-            cores = wider
-
+        wanted, _ = fewest_cores(costs.by_cores(pressure), first, deadline_us - now_us, ledger.sure_correction(job, now_us))
+        cores = self._granted(costs, first, wanted, ledger, pressure, len(riders), rejected)
         end = len(costs.model.blocks)
-        tightest_us = self._seen.tightest_us(job.kind, now_us) if self._adapts_units else None
-        limit_us = threshold_us(tightest_us)
-        if limit_us is not None:
+        limit = self._limit_us(job, wanted, cores, ledger, now_us) if self._adapts_units else None
+        if limit is not None:
+            limit_us, why = limit
             end = unit_end(costs.fastest(cores, pressure), first, limit_us / correction)
-        if tightest_us is not None and end < len(costs.model.blocks):
-            rejected.append(Alternative("the whole rest", f"requests with {_ms(tightest_us)} slack come lately"))
+            if end < len(costs.model.blocks):
+                rejected.append(Alternative("the whole rest", why))
 
         if self._adapts_variants:
             line, spared = self._co_tenants.choose_line(ledger, job, costs, cores, now_us, end)
@@ -171,6 +162,42 @@ class Veltair(Policy):
         )
         self._co_tenants.begin(plan, costs, line, ledger, now_us)
         return plan
+
+    def _granted(
+        self,
+        costs: ModelCosts,
+        first: int,
+        wanted: int,
+        ledger: Ledger,
+        pressure: float,
+        riders: int,
+        rejected: list[Alternative],
+    ) -> int:
+        """Those it wants, fewer where so many are not idle, more where they would stay so."""
+        idle, machine = len(ledger.idle), len(ledger.machine.cores)
+        self._crowd.add(machine - idle)
+        cores = most_measured(costs, min(wanted, idle))
+        if cores < wanted:
+            rejected.append(Alternative(_cores(wanted), f"conflict: {idle} idle"))
+            return cores
+        at_most = min(idle // max(1, ledger.waiting - riders), cores + self._crowd.spare(machine))
+        wider = widen(costs, first, cores, at_most, pressure) if at_most > cores else cores
+        if wider > cores:
+            rejected.append(Alternative(_cores(cores), "would keep the deadline, but others would idle"))
+        return wider
+
+    def _limit_us(self, job: Job, wanted: int, cores: int, ledger: Ledger, now_us: int) -> tuple[float, str] | None:
+        """How long the unit may be at most, and why."""
+        limits: list[tuple[float, str]] = []
+        tightest_us = self._seen.tightest_us(job.kind, now_us)
+        if tightest_us is not None:
+            limits.append((threshold_us(tightest_us), f"requests with {_ms(tightest_us)} slack come lately"))
+        if cores < wanted <= len(ledger.machine.cores):
+            free_us = self._known().free_for_us(wanted, ledger, now_us)
+            limits.append((max(LEAST_UNIT_US, free_us - now_us), f"{_cores(wanted)} should be idle then"))
+        if cores > wanted and self._crowd.comes(len(ledger.machine.cores)):
+            limits.append((LENT_UNIT_US, "cores beyond what it needs are lent for a short time"))
+        return min(limits, default=None)
 
     def _riders(self, job: Job, pressure: float, correction: float, ledger: Ledger, now_us: int) -> tuple[Job, ...]:
         if job.next_block or not job.costs.batches:
