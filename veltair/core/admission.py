@@ -10,7 +10,7 @@ them, each by its latest start in such a pouring. So the cost hardly grows with 
 those requests' service times at most.
 """
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -126,11 +126,13 @@ class Admission:
             return _Verdict(new.ready_us + new.us, None)
         around = self.backlog.around(new.rank, NEAR)
         before, behind = around.before, around.behind
-        free = self._in_flight.free_us(new.rank, len(ledger.idle), now_us)
-        rests, rest_work = self._in_flight.behind(new.rank, NEAR)
+        first = before[0].rank if before else new.rank  # whoever is in flight gives way to it when his unit ends
+        free = self._in_flight.free_us(first, len(ledger.idle), now_us)
+        rests, rest_work = self._in_flight.behind(first, NEAR)
         far_slack = None if around.far_room is None else around.far_room - sum(free) - rest_work
         if rests:
-            behind = sorted(rests + behind)
+            before = sorted(before + [rest for rest in rests if rest.rank < new.rank])
+            behind = sorted(behind + [rest for rest in rests if rest.rank > new.rank])
         for entry in also:
             insort(before if entry.rank < new.rank else behind, entry)
         if around.work_ahead:
@@ -189,10 +191,19 @@ def _entry(job: Job, block: int, rank: Rank, now_us: int, ledger: Ledger) -> Ent
 
 
 def _run(free: list[int], entry: Entry) -> int:
-    """Put it on the cores that free up first; `free` (ascending) are then busy until it ends."""
+    """Put it on the cores that free up first; `free` (ascending) are then busy until it ends.
+
+    Where more are free before it is ready, it gets those that are free last: others can use the rest meanwhile.
+    """
     _, us, cores, ready_us, _ = entry
     first_us = free[cores - 1]
-    end_us = (first_us if first_us > ready_us else ready_us) + us
+    if first_us < ready_us:
+        end_us, behind = ready_us + us, bisect_right(free, ready_us)
+        del free[behind - cores : behind]
+        at = bisect_left(free, end_us)
+        free[at:at] = [end_us] * cores
+        return end_us
+    end_us = first_us + us
     if cores == 1:
         del free[0]
         insort(free, end_us)
