@@ -2,7 +2,7 @@
 
 A unit is one call of `Program.run`, which leaves Python for as long as the unit takes. So a block costs least inside a unit,
 more as a unit of its own, and most where each unit gets other cores than the one before. The scheduler's decision between two
-units is not part of it: `bench_policies` times that.
+units is not part of it: `bench_scheduler` times that.
 """
 
 from collections.abc import Callable, Sequence

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+from veltair.core.policies.protocol import Policy
 from veltair.simulate.result import LargestLoad
 from veltair.simulate.setting import Arriving, Setting, serve
 from veltair.simulate.virtual import Outcome, Run
@@ -50,7 +51,9 @@ def is_kept(setting: Setting, shares: dict[str, float]) -> bool:
     return all(shares[tenant.name] >= tenant.percentile for tenant in setting.workload.tenant)
 
 
-def find(setting: Setting, policy: str, seed: int, step: Callable[[float], None] = lambda share: None) -> Found:
+def find(
+    setting: Setting, policy: str | Callable[[], Policy], seed: int, step: Callable[[float], None] = lambda share: None
+) -> Found:
     """Climb the ladder, then halve the gap between the last rung that was kept and the first that was not.
 
     `step` is told the share of the work that is done. Rungs beyond the ladder are tried only while all were kept.
@@ -93,7 +96,7 @@ def combine(setting: Setting, per_seed_per_s: Sequence[float]) -> LargestLoad:
     )
 
 
-def _keeps(setting: Setting, policy: str, share: float, seed: int) -> bool:
+def _keeps(setting: Setting, policy: str | Callable[[], Policy], share: float, seed: int) -> bool:
     """Stops a run as soon as some tenant has missed more than it may: the result is certain then."""
     per_s = share * setting.capacity_per_s
     counted_from_us = setting.counted_from_us(per_s)

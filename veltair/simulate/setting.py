@@ -10,6 +10,7 @@ import msgspec
 from veltair.core.cores import fewest_cores
 from veltair.core.events import Event, ModelLoaded
 from veltair.core.policies import make_policy
+from veltair.core.policies.protocol import Policy
 from veltair.core.predict import ModelCosts, costs_by_precision
 from veltair.core.scheduler import Scheduler
 from veltair.core.values import CoreId, Machine, Model, ModelName, Place, Precision
@@ -166,7 +167,7 @@ _sums = _Sums()
 
 def serve(
     setting: Setting,
-    policy: str,
+    policy: str | Callable[[], Policy],
     per_s: float,
     seed: int,
     *,
@@ -190,7 +191,7 @@ def serve(
 
     world = Contended(setting.machine.bandwidth_bytes_per_us, noise=workload.noise, seed=seed, interference=workload.interference)
     return play(
-        Scheduler(setting.machine, make_policy(policy), _sums),
+        Scheduler(setting.machine, make_policy(policy) if isinstance(policy, str) else policy(), _sums),
         [*loaded, *come.events],
         world=world,
         handover_us=workload.handover_us,
