@@ -19,7 +19,7 @@ from veltair.core.events import Event, ModelLoaded, RequestArrived
 from veltair.core.policies import make_policy
 from veltair.core.predict import costs_by_precision
 from veltair.core.scheduler import Scheduler
-from veltair.core.values import CoreId, Machine, Model, ModelName, Request, RequestId, TenantId
+from veltair.core.values import CoreId, Machine, Model, ModelName, Precision, Request, RequestId, TenantId
 from veltair.simulate.virtual import play
 
 STEPS = 5  # of a bisection over the log of the load: the bracket below shrinks to 6 %
@@ -45,7 +45,7 @@ def foreseen(
 
     def played(load: Scenario) -> float:
         scheduler = Scheduler(machine, make_policy(policy))
-        shares = play(scheduler, _timeline(load, models, contender)).attainment()
+        shares = play(scheduler, timeline_of(load, models, contender.precision)).attainment()
         return min(shares.get(_owner(n), 1.0) - tenant.percentile for n, tenant in enumerate(load.tenant))
 
     return _largest(scenario, solo, cores, played)
@@ -80,15 +80,14 @@ def _queued(scenario: Scenario, solo_us: Sequence[float], cores: int) -> float:
     return min((m / n - t.percentile for m, n, t in zip(met, sent, scenario.tenant, strict=True) if n), default=0.0)
 
 
-def _timeline(scenario: Scenario, models: dict[str, Model], contender: Contender) -> list[tuple[int, Event]]:
+def timeline_of(scenario: Scenario, models: dict[str, Model], precision: Precision) -> list[tuple[int, Event]]:
+    """The scenario's very arrivals, for the scheduler core. Tenants are named by their number, requests by theirs."""
     arrivals = arrivals_of(scenario)
     events: list[tuple[int, Event]] = [(0, ModelLoaded(model)) for model in models.values()]
     for number, (at_us, owner) in enumerate(zip(arrivals.at_us.tolist(), arrivals.tenant.tolist(), strict=True)):
         tenant = scenario.tenant[owner]
         due_us = at_us + round(tenant.qos_ms * 1000) - OVERHEAD_US
-        request = Request(
-            RequestId(str(number)), _owner(owner), ModelName(tenant.model), at_us, due_us, precision=contender.precision
-        )
+        request = Request(RequestId(str(number)), _owner(owner), ModelName(tenant.model), at_us, due_us, precision=precision)
         events.append((at_us, RequestArrived(request)))
     return events
 
