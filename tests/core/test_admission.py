@@ -132,8 +132,8 @@ TABLES_ARE_TRUE = [
     ("queue-light", 2),
     ("queue-mixed", 2),
     ("queue-heavy", 2),
-    ("light", 64),
-    *(pytest.param(name, 64, marks=too_few) for name in ("mixed", "published")),
+    ("queue-mixed", 64),
+    pytest.param("published", 64, marks=too_few),
 ]
 
 
@@ -143,8 +143,8 @@ def test_where_tables_are_true_99_of_100_accepted_are_in_time_even_far_beyond_ca
     workload: str, cores: int, load: float
 ) -> None:
     said = read_workload(workload)
-    assert said.machine.cores == cores
-    setting = prepare(msgspec.structs.replace(said, requests=1_000, interference=False))
+    on = msgspec.structs.replace(said.machine, cores=cores)
+    setting = prepare(msgspec.structs.replace(said, machine=on, requests=1_000, interference=False))
     run = serve(setting, "veltair", load * setting.capacity_per_s, seed=3)
     accepted = [outcome for outcome in run.outcomes if not outcome.refused]
     assert len(accepted) > 0.4 * len(run.outcomes)

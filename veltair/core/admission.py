@@ -71,8 +71,8 @@ class Admission:
         """A refusal's deadline holds if asked again now. It has none where whoever is starved must wait for what was accepted."""
         deadline_us, reason = job.request.deadline_us, ""
         place = None if guest is None else _place(guest.like, job, ledger, now_us)
-        if place is not None and not self._has_place(place, ledger, now_us):
-            if guest is not None and guest.starved:
+        if place is not None and guest is not None and (guest.alone or not self._has_place(place, ledger, now_us)):
+            if guest.starved:
                 return Refused("must not come before a tenant that was refused for too long and has no place yet", None)
             place = None  # whether this one comes or not
         for _ in range(ATTEMPTS):

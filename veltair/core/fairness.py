@@ -3,6 +3,12 @@
 A tenant is within its share if it asks no more core time than a weighted max-min fair division would give it (water-filling:
 whoever asks less than an equal part gets all of it, the rest is divided among the others). Nobody needs to leave room for
 what a tenant asks beyond that, so a flood drowns its own sender and not its neighbours.
+
+The bound on starvation: a kind of request that an idle machine could meet, of a tenant within its share that asks at least
+every `OFTEN_US`, is refused for no longer than `STARVED_US`, the longest deadline accepted, one unit, and the time until it
+asks again; for each of its priority or above that was refused longer, as much as that one has still to wait. For after that
+time nobody else is let in: what was accepted is over by its deadline or a unit later, and then the machine is idle when it
+asks. Half of that time before, others must already leave a place for it, which does as long as units are short.
 """
 
 from collections.abc import Mapping
@@ -14,7 +20,9 @@ from veltair.core.values import TenantId
 FARE_GAIN = 0.02  # about the last fifty requests of a kind
 FARE_MEMORY_US = 2_000_000  # who has been away that long needs no room
 UNLIKE_BY = 0.02  # accepted shares closer than this are chance
-STARVED_US = 500_000  # of nothing but refusals, after which nobody else may stand in the way
+STARVED_US = 500_000  # of nothing but refusals, after which nobody else may come first
+PRESSED_US = STARVED_US // 2  # after which others must leave a place
+OFTEN_US = 100_000  # who asks less often is not waited for with idle cores: a fifth of the machine at most is spent on it
 DIVIDE_EVERY_US = 50_000
 DEMAND_MEMORY_US = 1_000_000  # half of it forgotten in that time
 CROWDED = 1.0  # demand over capacity from which on shares matter
@@ -26,6 +34,7 @@ class Guest:
 
     like: Job
     starved: bool
+    alone: bool = False  # nobody comes before it, place or not
 
 
 @dataclass(slots=True)
@@ -86,18 +95,22 @@ class Fairness:
         """Like whom one more should still fit beside this newcomer: of who is starved, else of who fared worse than it."""
         starved = self._starved_besides(job, now_us)
         if starved is not None:
-            return Guest(starved, starved=True)
+            return starved
         if self._worst is None or job.kind == self._worst[0] or _is_below(self._worst[1], job):
             return None
         mine, worst = self._fares.get(job.kind), self._worst[1]
+        if mine is not None and _is_starved(mine, now_us):  # it has made way for long enough
+            return None
         ahead = (1.0 if mine is None else mine.accepted) - worst.accepted
         return Guest(worst.like, starved=False) if ahead > UNLIKE_BY else None
 
-    def _starved_besides(self, job: Job, now_us: int) -> Job | None:
+    def _starved_besides(self, job: Job, now_us: int) -> Guest | None:
         fare = self._starved
         if fare is None or fare.like.kind == job.kind or fare.refused_since_us is None or _is_below(fare, job):
             return None
-        return fare.like if now_us - fare.seen_us < FARE_MEMORY_US else None
+        if now_us - fare.seen_us >= FARE_MEMORY_US:
+            return None
+        return Guest(fare.like, starved=True, alone=_is_due(fare, now_us))
 
     def is_over(self, tenant: TenantId) -> bool:
         """Whether it asks more than its share of a crowded machine."""
@@ -118,11 +131,11 @@ class Fairness:
         within = [(kind, fare) for kind, fare in self._fares.items() if kind[0] not in self._over]
         self._worst = min(within, key=lambda kf: (kf[1].accepted, kf[0]), default=None)
         starved = [
-            (-fare.like.request.priority, fare.refused_since_us or 0, kind, fare)
+            (-fare.like.request.priority, not _is_due(fare, now_us), fare.refused_since_us or 0, kind, fare)
             for kind, fare in within
             if _is_starved(fare, now_us)
         ]
-        self._starved = min(starved, key=lambda s: s[:3], default=(0, 0, None, None))[3]
+        self._starved = min(starved, key=lambda s: s[:4], default=(0, False, 0, None, None))[4]
 
 
 def _is_below(fare: _Fare, job: Job) -> bool:
@@ -131,7 +144,14 @@ def _is_below(fare: _Fare, job: Job) -> bool:
 
 
 def _is_starved(fare: _Fare, now_us: int) -> bool:
-    return fare.refused_since_us is not None and now_us - fare.refused_since_us >= STARVED_US
+    return fare.refused_since_us is not None and now_us - fare.refused_since_us >= PRESSED_US
+
+
+def _is_due(fare: _Fare, now_us: int) -> bool:
+    """Starved for so long that nobody else may come, and expected soon."""
+    return (
+        fare.refused_since_us is not None and now_us - fare.refused_since_us >= STARVED_US and now_us - fare.seen_us <= OFTEN_US
+    )
 
 
 def over_share(asked: Mapping[TenantId, float], weights: Mapping[TenantId, float], capacity: float) -> set[TenantId]:
