@@ -215,21 +215,30 @@ class Residuals:
 
     def __init__(self) -> None:
         self._learnt: dict[ModelName, _Learnt] = {}
+        self._faded: dict[ModelName, tuple[int, float, float]] = {}  # as last asked for: when, ratio, strays
 
     def ratio(self, model: ModelName, now_us: int) -> float:
-        learnt = self._learnt.get(model)
-        return 1.0 if learnt is None else 1.0 + (learnt.ratio - 1.0) * _fading(learnt, now_us)
+        return self._at(model, now_us)[1]
 
     def cautious_ratio(self, model: ModelName, now_us: int) -> float:
-        learnt = self._learnt.get(model)
-        strays = 0.0 if learnt is None else learnt.strays * _fading(learnt, now_us)
-        return self.ratio(model, now_us) * LEAST_MARGIN + min(strays, MOST_MARGIN)
+        _, ratio, strays = self._at(model, now_us)
+        return ratio * LEAST_MARGIN + strays
 
     def sure_ratio(self, model: ModelName, now_us: int) -> float:
         """What nineteen units of twenty stay below."""
+        _, ratio, strays = self._at(model, now_us)
+        return ratio + BARELY + SURE_STRAYS * strays
+
+    def _at(self, model: ModelName, now_us: int) -> tuple[int, float, float]:
+        faded = self._faded.get(model)
+        if faded is not None and faded[0] == now_us:
+            return faded
         learnt = self._learnt.get(model)
-        strays = 0.0 if learnt is None else learnt.strays * _fading(learnt, now_us)
-        return self.ratio(model, now_us) + BARELY + SURE_STRAYS * min(strays, MOST_MARGIN)
+        if learnt is None:
+            return now_us, 1.0, 0.0
+        fading = float(0.5 ** (max(0, now_us - learnt.at_us) / RATIO_HALF_LIFE_US))
+        faded = self._faded[model] = now_us, 1.0 + (learnt.ratio - 1.0) * fading, min(learnt.strays * fading, MOST_MARGIN)
+        return faded
 
     def learn(self, model: ModelName, table_us: int, measured_us: int, now_us: int) -> None:
         """`table_us` is the uncorrected prediction, else the correction would chase itself."""
@@ -239,8 +248,5 @@ class Residuals:
         seen = min(max(measured_us / table_us, RATIO_BOUNDS[0]), RATIO_BOUNDS[1])
         strays = 0.0 if learnt is None else learnt.strays
         new_strays = strays + RATIO_GAIN * (abs(seen - old) - strays)
+        self._faded.pop(model, None)
         self._learnt[model] = _Learnt(old + RATIO_GAIN * (seen - old), new_strays, now_us)
-
-
-def _fading(learnt: _Learnt, now_us: int) -> float:
-    return float(0.5 ** (max(0, now_us - learnt.at_us) / RATIO_HALF_LIFE_US))

@@ -162,6 +162,8 @@ class Scheduler:
 
     def _next_wake_us(self) -> int | None:
         policy_us = self._policy.wake_us(self._ledger)
+        if not self._loading:
+            return policy_us
         late = [job.deadline_us - job.costs.best_us + 1 for job in self._loading]
         return min([*late, policy_us] if policy_us is not None else late, default=None)
 
