@@ -20,11 +20,14 @@ from veltair.core.values import TenantId
 FARE_GAIN = 0.02  # about the last fifty requests of a kind
 FARE_MEMORY_US = 2_000_000  # who has been away that long needs no room
 UNLIKE_BY = 0.02  # accepted shares closer than this are chance
+YOUNGEST_US = 100_000  # a tenant's demand is not known sooner
 STARVED_US = 500_000  # of nothing but refusals, after which nobody else may come first
 PRESSED_US = STARVED_US // 2  # after which others must leave a place
 OFTEN_US = 100_000  # who asks less often is not waited for with idle cores: a fifth of the machine at most is spent on it
 DIVIDE_EVERY_US = 50_000
 DEMAND_MEMORY_US = 1_000_000  # half of it forgotten in that time
+MEMORY_US = DEMAND_MEMORY_US / 0.6931  # the integral of the fading: what a steady demand adds up to
+LET_IN = 0.9  # of its share, for a tenant that asks for more: what fills the machine to the last leaves no slack for others
 CROWDED = 1.0  # demand over capacity from which on shares matter
 
 
@@ -50,9 +53,21 @@ class _Demand:
     weight: float
     core_us: float = 0.0  # asked for, fading
     at_us: int = 0
+    let_in_us: float = 0.0  # the same for what was accepted
+    let_in_at_us: int = 0
+    share: float | None = None  # in cores; None: there is nobody to leave the rest to
+    priority: int = 0
+    since_us: int = 0  # its first request
+
+    def memory_us(self, now_us: int) -> float:
+        """What a steady demand of one core adds up to, since it began."""
+        return MEMORY_US * (1 - _fading(max(YOUNGEST_US, now_us - self.since_us)))
 
     def faded(self, now_us: int) -> float:
-        return self.core_us * float(0.5 ** ((now_us - self.at_us) / DEMAND_MEMORY_US))
+        return self.core_us * _fading(now_us - self.at_us)
+
+    def let_in(self, now_us: int) -> float:
+        return self.let_in_us * _fading(now_us - self.let_in_at_us)
 
 
 @dataclass(slots=True)
@@ -70,9 +85,12 @@ class Fairness:
 
     def asked(self, job: Job, now_us: int) -> None:
         request = job.request
-        demand = self._demands.setdefault(request.tenant, _Demand(request.weight))
+        demand = self._demands.setdefault(request.tenant, _Demand(request.weight, since_us=now_us))
         demand.core_us = demand.faded(now_us) + job.costs.least_core_us
-        demand.weight, demand.at_us = request.weight, now_us
+        demand.weight, demand.priority, demand.at_us = request.weight, request.priority, now_us
+
+    def look(self, now_us: int) -> None:
+        """Before a newcomer is judged, so that one who asks again at once finds the same."""
         if now_us - self._divided_us >= DIVIDE_EVERY_US:
             self._divide(now_us)
 
@@ -81,6 +99,8 @@ class Fairness:
         fare.accepted += FARE_GAIN * (accepted - fare.accepted)
         fare.like, fare.seen_us = job, now_us
         if accepted:
+            demand = self._demands[job.request.tenant]
+            demand.let_in_us, demand.let_in_at_us = demand.let_in(now_us) + job.costs.least_core_us, now_us
             fare.refused_since_us = None
         elif fare.refused_since_us is None:
             fare.refused_since_us = now_us
@@ -99,6 +119,8 @@ class Fairness:
         if self._worst is None or job.kind == self._worst[0] or _is_below(self._worst[1], job):
             return None
         mine, worst = self._fares.get(job.kind), self._worst[1]
+        if job.request.tenant in self._over:  # beyond its share it gets what others leave
+            return Guest(worst.like, starved=True)
         if mine is not None and _is_starved(mine, now_us):  # it has made way for long enough
             return None
         ahead = (1.0 if mine is None else mine.accepted) - worst.accepted
@@ -116,14 +138,30 @@ class Fairness:
         """Whether it asks more than its share of a crowded machine."""
         return tenant in self._over
 
+    def exceeds(self, job: Job, now_us: int) -> bool:
+        """Whether its tenant, which asks more than its share, was let in as often as that share allows."""
+        if job.request.tenant not in self._over:
+            return False
+        demand = self._demands[job.request.tenant]
+        if demand.share is None:
+            return False
+        return demand.let_in(now_us) + job.costs.least_core_us > max(
+            LET_IN * demand.share * demand.memory_us(now_us), job.costs.least_core_us
+        )
+
     def _divide(self, now_us: int) -> None:
         """Weighted max-min, and everything that follows from who is within its share."""
         self._divided_us = now_us
-        memory = DEMAND_MEMORY_US / 0.6931  # the integral of the fading: what a steady demand adds up to
-        asked = {tenant: demand.faded(now_us) / memory for tenant, demand in self._demands.items()}
+        asked = {tenant: demand.faded(now_us) / demand.memory_us(now_us) for tenant, demand in self._demands.items()}
         for tenant in [tenant for tenant, cores in asked.items() if cores < 1e-6]:
             del self._demands[tenant], asked[tenant]
-        self._over = frozenset(over_share(asked, {t: d.weight for t, d in self._demands.items()}, self.cores * CROWDED))
+        weights = {tenant: demand.weight for tenant, demand in self._demands.items()}
+        self._over = frozenset(over_share(asked, weights, self.cores * CROWDED))
+        left = self.cores * CROWDED - sum(asked[tenant] for tenant in asked if tenant not in self._over)
+        within = [self._demands[tenant].priority for tenant in asked if tenant not in self._over]
+        for tenant in self._over:
+            share = left * weights[tenant] / sum(weights[t] for t in sorted(self._over))
+            self._demands[tenant].share = share if any(p >= self._demands[tenant].priority for p in within) else None
         self._fares = {kind: fare for kind, fare in self._fares.items() if now_us - fare.seen_us < FARE_MEMORY_US}
         self._find_worst(now_us)
 
@@ -136,6 +174,10 @@ class Fairness:
             if _is_starved(fare, now_us)
         ]
         self._starved = min(starved, key=lambda s: s[:4], default=(0, False, 0, None, None))[4]
+
+
+def _fading(since_us: int) -> float:
+    return float(0.5 ** (since_us / DEMAND_MEMORY_US))
 
 
 def _is_below(fare: _Fare, job: Job) -> bool:

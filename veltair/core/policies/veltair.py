@@ -51,7 +51,13 @@ class Veltair(Policy):
         counts = max(now_us, job.ready_us) + quickest_us(job, ledger, now_us) < job.deadline_us
         if counts:
             self._fairness.asked(job, now_us)
-        verdict = self._admission.judge(job, ledger, now_us, self._fairness.guest(job, now_us))
+        self._fairness.look(now_us)
+        if self._fairness.exceeds(job, now_us):
+            verdict: Accepted | Refused = Refused(
+                "its tenant asks for more than its share of a crowded machine and has had that", None
+            )
+        else:
+            verdict = self._admission.judge(job, ledger, now_us, self._fairness.guest(job, now_us))
         if counts:
             self._seen.add(job.kind, job.slack_us, now_us)
             self._fairness.fared(job, isinstance(verdict, Accepted), now_us)
