@@ -80,3 +80,16 @@ def test_where_a_coarser_kernel_saves_next_to_nothing_a_candidate_leaves_it_exac
     found = candidate_lines(line, records, {"fp32", "bf16"})
     assert [c.call.kernel.precision for c in found["bf16"]] == ["bf16", "fp32", "bf16"]
     assert [c.call.kernel.precision for c in found["bf16-some"]] == ["bf16", "fp32", "fp32"]
+
+
+def test_the_parts_of_a_layer_are_left_exact_together_or_not_at_all() -> None:
+    coarse = Coarse(64, 64, 64, 16, 16)
+    whole = Call(KERNEL, (0, 1, 2), "MatMul", (Call(coarse, (0, 3, 2), "MatMul"),), parts=3)
+    line = Line(calls=[replace(whole, part=p, others=tuple(replace(o, part=p, parts=3) for o in whole.others)) for p in range(3)])
+    big = Coarse(640, 64, 64, 16, 16)
+    line.calls.append(Call(replace(KERNEL, m=640), (2, 1, 4), "MatMul", (Call(big, (2, 3, 4), "MatMul"),)))
+    records = records_of(line, gemm=SETTINGS[:1], coarse=[Timed(FAST, 9.82, 8.0)])
+    records[big.key] = [Timed(FAST, 6.0, 3.0)]  # one part saves less than a fortieth of it all, three save more
+    found = candidate_lines(line, records, {"fp32", "bf16"})
+    of_parts = {tuple(c.call.kernel.precision for c in made[:3]) for name, made in found.items()}
+    assert of_parts <= {("fp32",) * 3, ("bf16",) * 3}

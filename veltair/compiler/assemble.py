@@ -141,7 +141,9 @@ def _call(chosen: Chosen, symbols: Mapping[Setting, str]) -> CallSpec:
         return CallSpec(symbols[chosen.setting], call.tensors)
     loops = divisible(call.kernel, chosen.knobs)
     assert loops is not None, f"{call.kernel.key} is in parts"
-    first, end = (-(-part * loops.extent // call.parts) for part in (call.part, call.part + 1))  # the first part has work
+    step = 1 << max(0, (loops.extent // call.parts).bit_length() - 1)  # so that two cores, or four, get the same work
+    steps = -(-loops.extent // step)
+    first, end = (min(loops.extent, -(-part * steps // call.parts) * step) for part in (call.part, call.part + 1))
     iterations = (first, end, loops.extent)
     return CallSpec(symbols[chosen.setting], call.tensors, iterations, loops.before, call.scratch if loops.before else None)
 

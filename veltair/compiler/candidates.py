@@ -88,14 +88,21 @@ def _options(call: Call, ranked: Mapping[str, Ranked], precisions: Collection[st
 
 def _where_it_pays(options: Sequence[list[Chosen]], exact: Sequence[list[Chosen]]) -> list[list[Chosen]]:
     """The options of each call, only the exact ones where coarser ones save so little that all such calls together save
-    SPARED of what there is to save."""
+    SPARED of what there is to save. The parts of a layer stay together: forms share its iterations out differently."""
     saved = [min(o.us for o in fine) - min(o.us for o in each) for each, fine in zip(options, exact, strict=True)]
+    layers: list[list[int]] = []
+    for i, each in enumerate(options):
+        if each[0].call.part:
+            layers[-1].append(i)
+        else:
+            layers.append([i])
     left, found = SPARED * sum(saved), list(options)
-    for i in sorted(range(len(saved)), key=lambda i: saved[i]):
-        left -= saved[i]
+    for layer in sorted(layers, key=lambda layer: sum(saved[i] for i in layer)):
+        left -= sum(saved[i] for i in layer)
         if left < 0:
             break
-        found[i] = exact[i]
+        for i in layer:
+            found[i] = exact[i]
     return found
 
 

@@ -80,7 +80,9 @@ def _divided(
             t for i, t in enumerate(ranked[form.kernel.key]) if extents[form.kernel.key].get(i, 1) >= 2 * cores
         ]
     form, i, fastest = min(divisible, key=lambda found: found[2].us)
-    parts = _parts(fastest, extents[form.kernel.key][i], cores)
+    quickest = [min((t.us, extents[f.kernel.key][i]) for g, i, t in divisible if g is f)[1] for f in forms]
+    # A form of few, large iterations must still have one for every core in each part.
+    parts = min(_parts(fastest, extents[form.kernel.key][i], cores), *(extent // cores for extent in quickest))
     first, *others = forms
     return [
         replace(first, part=part, parts=parts, others=tuple(replace(o, part=part, parts=parts) for o in others))
