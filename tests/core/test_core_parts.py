@@ -97,6 +97,7 @@ def test_more_cores_that_are_slower_are_never_taken() -> None:
     assert widen(WIDE, 0, 1, 64, 0.0) <= 56
     assert widen(WIDE, 0, 8, 12, 0.0) == 8  # nothing was measured between 8 and 16
     assert most_measured(WIDE, 12) == 8
+    assert [LINES.within(0, idle) for idle in (1, 63, 64)] == [1, 56, 56]
 
 
 def test_core_counts_the_machine_does_not_have_are_not_considered() -> None:

@@ -1,6 +1,6 @@
 """How long will it take: measured tables summed over blocks, corrected by what was measured lately."""
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -53,6 +53,11 @@ class LinesByCores:
         cores, negated_us = self.front(first_block)
         i = min(bisect_left(negated_us, -budget_us), len(cores) - 1)
         return cores[i], -negated_us[i]
+
+    def within(self, first_block: int, at_most: int) -> int:
+        """Of up to `at_most` cores, which hold the narrowest, those that end the rest soonest."""
+        counts, _ = self.front(first_block)
+        return counts[bisect_right(counts, at_most) - 1]
 
     def front(self, first_block: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Core counts that end the rest sooner than all narrower ones, and their times, negated so that they ascend."""

@@ -12,8 +12,8 @@ and whole models are not set aside here for a tighter request: that is what this
 from collections.abc import Iterable
 
 from veltair.core.actions import Alternative
-from veltair.core.cores import fewest_cores, most_measured
-from veltair.core.policies.plans import in_cores, in_ms, plan_alone
+from veltair.core.cores import fewest_cores
+from veltair.core.policies.plans import fastest_within, in_cores, in_ms, plan_alone
 from veltair.core.policies.protocol import Accepted, Policy, UnitPlan
 from veltair.core.policies.waiting import InOrder, LatestStarts, QueuedWork
 from veltair.core.state import Job, Ledger, Unit
@@ -54,7 +54,7 @@ class Edf(Policy):
             return None
         self._work.remove(job)
         wanted, _ = _fewest(job, ledger, now_us)
-        cores = most_measured(job.costs, min(wanted, idle))
+        cores = fastest_within(job.costs, 0, min(wanted, idle))
         rejected = []
         if cores < wanted:
             rejected.append(Alternative(in_cores(wanted), f"conflict: {idle} idle"))

@@ -41,8 +41,7 @@ def plan_alone(
 
 def fastest_within(costs: ModelCosts, first_block: int, at_most: int) -> int:
     """The measured core count up to `at_most` (which holds one) that ends the rest soonest; of equals the fewest cores."""
-    fitting = [(line.rest_us(first_block), cores) for cores, line in costs.by_cores(0.0) if cores <= at_most]
-    return min(fitting)[1]
+    return costs.by_cores(0.0).within(first_block, at_most)
 
 
 def in_cores(cores: int) -> str:

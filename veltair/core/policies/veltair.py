@@ -17,7 +17,7 @@ from veltair.core.actions import Alternative
 from veltair.core.admission import Admission, quickest_us
 from veltair.core.backlog import Entry, rank_of
 from veltair.core.batching import riders_for
-from veltair.core.cores import Crowd, fewest_cores, most_measured, widen
+from veltair.core.cores import Crowd, fewest_cores, widen
 from veltair.core.fairness import Fairness
 from veltair.core.granularity import LEAST_UNIT_US, LENT_UNIT_US, SeenLately, threshold_us, unit_end
 from veltair.core.interference import CoTenants, pressure_on
@@ -182,7 +182,7 @@ class Veltair(Policy):
         """Those it wants, fewer where so many are not idle, more where they would stay so."""
         idle, machine = len(ledger.idle), len(ledger.machine.cores)
         self._crowd.add(machine - idle)
-        cores = most_measured(costs, min(wanted, idle))
+        cores = costs.by_cores(pressure).within(first, min(wanted, idle))
         if cores < wanted:
             rejected.append(Alternative(_cores(wanted), f"conflict: {idle} idle"))
             return cores
