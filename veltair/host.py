@@ -5,7 +5,6 @@ not there is not known, and nothing is made up: no places, no quota.
 """
 
 import os
-import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
@@ -17,9 +16,6 @@ from veltair.core.values import CoreId, Place
 
 ROOT = Path("/")
 CPUS = "sys/devices/system/cpu"
-
-
-NICER = 10  # of threads that compute
 
 
 def usable_cores() -> tuple[CoreId, ...]:
@@ -148,13 +144,3 @@ def _text(path: Path) -> str | None:
         return path.read_text().strip()
     except OSError:
         return None
-
-
-def give_way() -> None:
-    """Let the calling thread, and those it starts, give way to whoever only wakes for a moment: it computes for milliseconds.
-
-    Linux lets a thread that wakes wait for the slice of the one that computes (3 ms) where both are alike. With the computing
-    ones 10 steps nicer it goes first: the thread that reads requests, clients on the same machine, a load generator.
-    """
-    own = threading.get_native_id()
-    os.setpriority(os.PRIO_PROCESS, own, min(19, os.getpriority(os.PRIO_PROCESS, own) + NICER))

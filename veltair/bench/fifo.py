@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import Self
 
 from veltair.bench.openloop import Answer
-from veltair.host import give_way
 from veltair.models.source import Tensors
 
 WARMUP_RUNS, TIMED_RUNS = 3, 5
@@ -105,7 +104,6 @@ class FifoServer:
 
     def _work(self, core: int, load: Callable[[], Sequence[Run]]) -> None:
         try:
-            give_way()  # as our lanes do
             os.sched_setaffinity(0, (core,))  # 0 is this thread; what it starts inherits the core
             runs = load()
             self._done.put(_Ready(tuple(_solo_us(run, cycle[0]) for run, cycle in zip(runs, self._inputs, strict=True))))

@@ -9,8 +9,6 @@ from typing import Any, Generic, TypeVar
 
 import tvm
 
-from veltair.host import give_way
-
 ONE_CORE_PER_THREAD = -2  # TVM's affinity mode for "thread i on the i-th core of this list"; 1 means "the big cores"
 
 T = TypeVar("T")
@@ -81,7 +79,6 @@ class Lane(threading.Thread, Generic[T]):
             self.cores = cores
 
     def run(self) -> None:
-        give_way()
         try:
             task: T | None = None
             while True:
