@@ -119,9 +119,19 @@ def test_pressure_is_traffic_over_time_as_a_share_of_bandwidth_and_sums_over_co_
     assert machine(3).bandwidth_bytes_per_us == 10_000.0
 
 
-def test_of_a_machine_that_is_two_thirds_full_nothing_is_spare_and_of_an_idle_one_a_quarter_is() -> None:
+def test_of_a_machine_that_is_two_thirds_full_nothing_is_spare_and_all_of_one_where_nobody_is_about() -> None:
     crowd = Crowd()
-    assert (crowd.spare(64), crowd.spare(2), crowd.comes(64)) == (16, 1, False)
+    assert (crowd.spare(64), crowd.spare(2), crowd.comes(64)) == (64, 2, False)
+    for _ in range(500):
+        crowd.add(21)
+    assert (crowd.spare(64), crowd.comes(64)) == (8, True)
     for _ in range(500):
         crowd.add(43)
-    assert (crowd.spare(64), crowd.comes(64)) == (0, True)
+    assert crowd.spare(64) == 0
+
+
+def test_of_two_cores_none_is_lent_where_others_come() -> None:
+    crowd = Crowd()
+    for _ in range(500):
+        crowd.add(1)
+    assert crowd.spare(2) == 0

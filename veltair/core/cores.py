@@ -5,14 +5,14 @@ were measured are considered, and wider must prove itself.
 """
 
 from dataclasses import dataclass
-from math import ceil
+from math import floor
 
 from veltair.core.predict import LinesByCores, ModelCosts
 
 WORTH_WIDENING = 0.75  # speed-up a core: below it the idle cores serve better whoever comes next
 CROWD_GAIN = 0.02  # the last fifty units
 UNSTEADY = 1.5  # arrivals come in clumps: of a machine two thirds full on average nothing is spare
-SHARERS = 4  # of what is spare at most a quarter for one of them
+SHARERS = 4  # of what is spare at most a quarter for one of them: never any of two cores, where it cost a tenth of the load
 SELDOM = 0.05  # of the cores busy: nobody else is about
 
 
@@ -44,9 +44,8 @@ class Crowd:
         self.busy += CROWD_GAIN * (taken - self.busy)
 
     def spare(self, cores: int) -> int:
-        """How many of a machine's cores one request may take beyond what it needs."""
-        unwanted = cores - UNSTEADY * self.busy
-        return ceil(unwanted / SHARERS) if unwanted >= 1 else 0
+        """How many of a machine's cores one request may take beyond what it needs. All, where nobody else is about."""
+        return floor(max(0.0, cores - UNSTEADY * self.busy) / SHARERS) if self.comes(cores) else cores
 
     def comes(self, cores: int) -> bool:
         """Whether others are to be expected at all."""
