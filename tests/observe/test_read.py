@@ -81,3 +81,9 @@ def test_a_file_that_is_missing_empty_or_begins_in_the_middle_is_refused(tmp_pat
         read_log(tmp_path / "empty.jsonl")
     with pytest.raises(LogError, match="does not begin with a 'started' record"):
         read_log(written(tmp_path / "middle.jsonl", [arrived("a", 5)]))
+
+
+def test_a_file_of_another_kind_is_refused_and_not_stumbled_over(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text("[machine]\ncores = 2\n")  # begins like a JSON list
+    with pytest.raises(LogError, match="line 1: not a record of a decision log"):
+        read_log(tmp_path / "settings.toml")

@@ -83,7 +83,10 @@ def _bad_line(path: Path, number: int, error: Exception) -> LogError:
 
 def _bad_record(path: Path, number: int, line: bytes, error: Exception, version: str) -> LogError:
     where = f"log {str(path)!r}, line {number}"
-    content = msgspec.json.decode(line)
+    try:
+        content = msgspec.json.decode(line)
+    except msgspec.DecodeError:  # its beginning is of the wrong type, and the rest no JSON
+        content = None
     kind = content.get("type") if isinstance(content, dict) else None
     if isinstance(kind, str) and kind not in _KNOWN_TYPES:
         return LogError(
