@@ -1,6 +1,7 @@
 """The tree imports one way, floor by floor: whoever reads a lower floor need not know the upper ones.
 
-    cli → directory, gateway, cluster, bench → compiler, simulate, engine, client → bundle, observe, wire → core → errors
+    cli → directory, gateway, cluster, bench → compiler, simulate, engine, client → interference
+        → bundle, observe, wire → core → errors
 
 `veltair/__init__.py` is free: it gathers the public API. Engines are started as programs, so the control plane does not
 import them. Folders on one floor do not import each other, but for the exceptions below.
@@ -21,6 +22,7 @@ FLOORS = (
     ("cli",),
     ("directory", "gateway", "cluster", "bench"),
     ("compiler", "simulate", "engine", "client", "models"),
+    ("interference",),
     ("bundle", "observe", "wire"),
     ("config", "host", "tuning", "core"),
     ("errors",),

@@ -20,6 +20,8 @@
     ├── ServerError                  server_failed
     │   └── AddressInUse             address_in_use
     ├── LogError                     bad_log
+    ├── ProfileError                 bad_profile
+    │   └── ProfileMissing           no_profile
     └── RequestError                 request_failed        (answers one request; crosses the wire)
         ├── UnknownModel             unknown_model
         ├── UnknownTenant            unknown_tenant
@@ -120,6 +122,14 @@ class AddressInUse(ServerError):
 
 class LogError(VeltairError):
     code = "bad_log"
+
+
+class ProfileError(VeltairError):
+    code = "bad_profile"
+
+
+class ProfileMissing(ProfileError):
+    code = "no_profile"
 
 
 class RequestError(VeltairError):

@@ -64,7 +64,7 @@ def read_places(cores: Sequence[CoreId], root: Path = ROOT) -> dict[CoreId, Plac
 
 
 def _place(cpu: Path) -> Place | None:
-    siblings = _cpu_list(cpu / "topology" / "thread_siblings_list")
+    siblings = read_cpu_list(cpu / "topology" / "thread_siblings_list")
     if siblings is None:
         return None
     node = min((int(entry.name.removeprefix("node")) for entry in cpu.glob("node[0-9]*")), default=0)
@@ -75,15 +75,15 @@ def _last_level_cache(cpu: Path, node: int) -> int:
     """Named by the lowest CPU that shares it. Where caches are not told (some virtual machines), one a node."""
     found = []
     for index in (cpu / "cache").glob("index[0-9]*"):
-        level, kind, sharing = _text(index / "level"), _text(index / "type"), _cpu_list(index / "shared_cpu_list")
+        level, kind, sharing = read_text(index / "level"), read_text(index / "type"), read_cpu_list(index / "shared_cpu_list")
         if level is not None and kind != "Instruction" and sharing:
             found.append((int(level), min(sharing)))
     return max(found)[1] if found else node
 
 
-def _cpu_list(path: Path) -> list[int] | None:
+def read_cpu_list(path: Path) -> list[int] | None:
     """`0-1,16` → [0, 1, 16]; None where there is no such file."""
-    text = _text(path)
+    text = read_text(path)
     if not text:
         return None
     ends = [part.partition("-") for part in text.split(",")]
@@ -92,7 +92,7 @@ def _cpu_list(path: Path) -> list[int] | None:
 
 def read_quota(root: Path = ROOT) -> float | None:
     """CPUs' worth of time that this process's cgroups allow it, the tightest of nested ones; None: no limit."""
-    cgroups, mounts = _text(root / "proc/self/cgroup"), _text(root / "proc/self/mountinfo")
+    cgroups, mounts = read_text(root / "proc/self/cgroup"), read_text(root / "proc/self/mountinfo")
     if cgroups is None or mounts is None:
         return None
     quotas = (_quota_of(root / folder) for folder in cpu_cgroups(cgroups, mounts))
@@ -131,15 +131,15 @@ def _around(point: str, parts: list[str]) -> Iterator[str]:
 
 
 def _quota_of(group: Path) -> float | None:
-    text = _text(group / "cpu.max")
+    text = read_text(group / "cpu.max")
     if text is not None:  # v2: "150000 100000", or "max 100000"
         quota, period = text.split()
     else:
-        quota, period = _text(group / "cpu.cfs_quota_us") or "-1", _text(group / "cpu.cfs_period_us") or "0"
+        quota, period = read_text(group / "cpu.cfs_quota_us") or "-1", read_text(group / "cpu.cfs_period_us") or "0"
     return int(quota) / int(period) if quota.isdecimal() and int(period) > 0 else None
 
 
-def _text(path: Path) -> str | None:
+def read_text(path: Path) -> str | None:
     try:
         return path.read_text().strip()
     except OSError:
