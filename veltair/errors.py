@@ -21,7 +21,9 @@
     │   └── AddressInUse             address_in_use
     ├── LogError                     bad_log
     ├── ProfileError                 bad_profile
-    │   └── ProfileMissing           no_profile
+    │   ├── ProfileMissing           no_profile
+    │   └── ProfileSchemaUnknown     profile_schema
+    ├── SourceUnavailable            no_such_source        (of pressure: refused by the kernel, or gone)
     └── RequestError                 request_failed        (answers one request; crosses the wire)
         ├── UnknownModel             unknown_model
         ├── UnknownTenant            unknown_tenant
@@ -130,6 +132,14 @@ class ProfileError(VeltairError):
 
 class ProfileMissing(ProfileError):
     code = "no_profile"
+
+
+class ProfileSchemaUnknown(ProfileError):
+    code = "profile_schema"
+
+
+class SourceUnavailable(VeltairError):
+    code = "no_such_source"
 
 
 class RequestError(VeltairError):

@@ -7,11 +7,13 @@ import click
 _COMMANDS = {
     "compile": ("veltair.cli.compile", "compile_command", "Compile an ONNX model into a bundle."),
     "serve": ("veltair.cli.serve", "serve", "Serve bundles to tenants."),
+    "calibrate": ("veltair.cli.calibrate", "calibrate", "Measure this host, for the model of interference."),
     "bench": ("veltair.cli.bench", "bench", "Send open-loop load and report what each tenant got."),
     "simulate": ("veltair.cli.simulate", "simulate", "Try tenants, machines and policies on a virtual clock."),
     "dashboard": ("veltair.cli.dashboard", "dashboard", "Turn decision logs into one HTML page."),
     "trace": ("veltair.cli.trace", "trace", "Turn a decision log into a trace for Perfetto."),
     "models": ("veltair.cli.models", "models", "List the models that can be compiled by name."),
+    "top": ("veltair.cli.top", "top", "Watch tenants: who gets what, and who slows whom."),
     "health": ("veltair.cli.health", "health", "Ask a server how it is and what it serves."),
 }
 
@@ -49,6 +51,7 @@ class _Lazy(click.Group):
     \b
       veltair models
       veltair compile model.onnx --name ocr-det --input x=1x3x320x320 --qos 60ms -o artifacts/
+      veltair calibrate
       veltair serve artifacts/ --config veltair.toml --log decisions.jsonl
       veltair bench --scenario mixed.toml --endpoint tcp://127.0.0.1:7400
       veltair dashboard decisions.jsonl -o page.html

@@ -1,4 +1,4 @@
-"""One bar for a whole compile: each stage has the share of it that its expected time has."""
+"""One bar for a whole compile: each stage has the share of it that its expected time has. And a bar for who knows his share."""
 
 import time
 from collections.abc import Callable
@@ -102,6 +102,33 @@ class CompileBar:
         left = f"{_short(self.estimate.left_s(now_s))} left"
         what = STAGES.get(stage, stage) + counted
         self._bar.update(self._task, completed=self.estimate.fraction(), description=what, left=left)
+
+
+class ShareBar:
+    """What is being done and the share of all that is done, as told; elsewhere than on a terminal each thing as a line.
+
+    It draws only when told: nothing runs in between that could disturb a measurement.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+        self._bar = Progress(*columns, console=console, auto_refresh=False, disable=not console.is_terminal)
+        self._task = self._bar.add_task("starting", total=1.0)
+        self._doing = ""
+
+    def __enter__(self) -> "ShareBar":
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def __call__(self, doing: str, share: float) -> None:
+        if doing != self._doing and not self._console.is_terminal:
+            self._console.print(doing)
+        self._doing = doing
+        self._bar.update(self._task, completed=share, description=doing, refresh=True)
 
 
 def _short(seconds: float) -> str:

@@ -55,6 +55,11 @@ class Machine(msgspec.Struct, frozen=True):
         """One of our CPUs for each physical core."""
         return tuple(group[0] for group in self.siblings)
 
+    def sharing_last_level(self, cores: Sequence[int]) -> int:
+        """How many of `cores` share a last-level cache, at most; all of them where the system does not tell."""
+        last = max((cache.level for cache in self.caches), default=0)
+        return max((len({*cores} & {*cache.cores}) for cache in self.caches if cache.level == last), default=len(cores)) or 1
+
 
 def this_machine(root: Path = ROOT, cores: Sequence[int] | None = None) -> Machine:
     """The machine whose files lie under `root`. `cores` stands in for this process's own in tests."""

@@ -9,7 +9,7 @@ machine that was suspended in between reads as an absurd time: such are discarde
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -50,11 +50,11 @@ class Gauge:
         self.discarded = 0
 
     def slowdown(self, us: float) -> float | None:
-        """How many times as long as on a quiet machine, 1.0 at least; None for a reading that is NaN or absurd."""
+        """How many times as long as on a quiet machine; None for a reading that is NaN or absurd."""
         if not 0.0 < us < ABSURD * self._quiet.median_us:
             self.discarded += 1
             return None
-        return max(1.0, us / self._quiet.median_us)
+        return us / self._quiet.median_us
 
 
 class Probe:
@@ -84,20 +84,18 @@ class Probe:
         return times
 
 
-def plausible(times: Iterable[float]) -> tuple[list[float], int]:
-    """Those that can be true, and how many cannot: not finite, not positive, or more than 100 times the median of the rest."""
-    times = list(times)
+def plausible(times: Sequence[float]) -> list[float]:
+    """Those that can be true: finite, positive, and not more than ABSURD times the median of such."""
     finite = [us for us in times if math.isfinite(us) and us > 0.0]
     most = ABSURD * float(np.median(finite)) if finite else 0.0
-    kept = [us for us in finite if us <= most]
-    return kept, len(times) - len(kept)
+    return [us for us in finite if us <= most]
 
 
 def quiet_of(times: Sequence[float]) -> Quiet:
     """The distribution of times, in microseconds. Raises ValueError where not one of them can be true."""
-    kept, discarded = plausible(times)
+    kept = plausible(times)
     if not kept:
         raise ValueError(f"none of {len(times)} times of the probe can be true")
     median, p95 = np.percentile(kept, [50, 95])
     mad = np.median(np.abs(np.array(kept) - median))
-    return Quiet(float(median), float(p95), float(mad), len(kept), discarded)
+    return Quiet(float(median), float(p95), float(mad), len(kept), len(times) - len(kept))

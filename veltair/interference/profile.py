@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from veltair.errors import ProfileError, ProfileMissing
+from veltair.errors import ProfileError, ProfileMissing, ProfileSchemaUnknown
 from veltair.interference.machine import Machine, this_machine
 from veltair.interference.probe import Quiet
 
@@ -39,7 +39,8 @@ class Rung(msgspec.Struct, frozen=True):
     gb_per_s: float  # that all antagonists together moved meanwhile: from memory (stream), from cache (cache), 0 (compute)
     slowdown_median: float
     slowdown_p95: float
-    disturbed: bool = False  # the machine was not quiet just before or after it
+    disturbed: bool = False  # the rounds do not agree about it
+    discarded: int = 0  # readings that could not be true
 
 
 class HostProfile(msgspec.Struct, frozen=True):
@@ -53,8 +54,12 @@ class HostProfile(msgspec.Struct, frozen=True):
     took_s: float
     seed: int
     versions: dict[str, str]  # of the tools that measured
-    discarded: int = 0  # timings that could not be true, over all parts
     notes: tuple[str, ...] = ()  # what was not as it should be, in sentences
+
+    @property
+    def discarded(self) -> int:
+        """Readings that could not be true, in all parts."""
+        return self.probe.discarded + sum(rung.discarded for rung in self.ladder)
 
     def rungs(self, kind: Kind) -> tuple[Rung, ...]:
         """Of one kind, by level."""
@@ -81,7 +86,7 @@ def default_path() -> Path:
 
 
 def read(path: Path) -> HostProfile:
-    """Raises ProfileMissing where there is none, ProfileError where it cannot be read or is of another schema."""
+    """Raises ProfileMissing, ProfileSchemaUnknown, or ProfileError where the file cannot be read or is something else."""
     try:
         text = path.read_bytes()
     except FileNotFoundError as error:
@@ -91,12 +96,14 @@ def read(path: Path) -> HostProfile:
     try:
         version = msgspec.json.decode(text, type=_Versioned).schema_version  # before the rest: another may look different
         if version != SCHEMA_VERSION:
-            raise ProfileError(
+            raise ProfileSchemaUnknown(
                 f"{path} has schema version {version}, this veltair reads {SCHEMA_VERSION}; run: veltair calibrate"
             )
         return msgspec.json.decode(text, type=HostProfile)
     except msgspec.MsgspecError as error:
-        raise ProfileError(f"{path} is no host profile: {error}; run: veltair calibrate --force") from error
+        raise ProfileError(
+            f"{path} is no host profile: {error}; name another file, or write over it: veltair calibrate --force"
+        ) from error
 
 
 def write(profile: HostProfile, path: Path) -> None:
@@ -145,7 +152,7 @@ def current(path: Path | None = None, machine: Machine | None = None) -> tuple[H
     path = default_path() if path is None else path
     try:
         profile = read(path)
-    except (ProfileMissing, ProfileError) as error:
+    except ProfileError as error:
         return None, str(error)
     reason = stale_reason(profile, this_machine() if machine is None else machine)
     return (profile, "") if reason is None else (None, f"the profile {path} is stale: {reason}; run: veltair calibrate")

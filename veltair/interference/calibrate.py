@@ -1,0 +1,204 @@
+"""Makes the host's profile: a while of each setting in turn, quiet ones among them, so that a drifting clock hits all alike.
+
+A round is a quiet look, every rung of the ladder in an order drawn anew, and a quiet look again. What a rung does to the probe
+is told by the quiet looks of its own round. A round whose quiet looks were not quiet is made again while there is time; where
+there was none, the profile says so. Bandwidth is read by the probe's own kernel, one process a core.
+"""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from math import floor
+from random import Random
+
+import numpy as np
+
+from veltair import __version__
+from veltair.errors import ProfileError
+from veltair.interference.ladder import LADDER, Antagonists
+from veltair.interference.machine import Machine
+from veltair.interference.probe import Gauge, Probe, Quiet, plausible, quiet_of
+from veltair.interference.profile import SCHEMA_VERSION, Bandwidth, HostProfile, Kind, Rung
+
+ROUNDS = 20
+LEAST_ROUNDS = 5  # quiet ones; with fewer, all that were made count, and the profile says so
+LADDER_S = 35.0  # at most for all rounds, disturbed ones included
+WINDOW_S, SETTLE_S = 0.05, 0.01
+WARM_UP = 5  # runs of the probe after its core has slept
+RATES, RATE_S = 5, 0.1  # windows of a bandwidth; the best counts, since whatever disturbs only makes it slower
+STILL = 1.15  # a quiet look whose median is more than this times the usual one was not quiet
+AGREE = 0.2  # median absolute deviation of a rung's slowdown over rounds, as a share of it, beyond which they do not agree
+
+Setting = tuple[Kind, float]
+Progress = Callable[[str, float], None]
+"""What is being done, and the share of all that is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What the probe took, in microseconds, and what the antagonists moved meanwhile."""
+
+    times: Sequence[float]
+    gb_per_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    before: Window
+    felt: Mapping[Setting, Window]
+    after: Window
+
+    @property
+    def quiet(self) -> list[float]:
+        return [*self.before.times, *self.after.times]
+
+    @property
+    def looks(self) -> list[float]:
+        """Medians of its quiet looks; one of which nothing can be true is infinite."""
+        return [statistics.median(plausible(look.times) or [float("inf")]) for look in (self.before, self.after)]
+
+
+@dataclass(frozen=True, slots=True)
+class Peaks:
+    """What a core computes at most, GFLOP/s by precision, the tools that found out, and why there is nothing, if so."""
+
+    gflops: Mapping[str, float]
+    versions: Mapping[str, str]
+    note: str = ""
+
+
+def calibrate(
+    machine: Machine, peaks: Callable[[], Peaks], on_progress: Progress = lambda what, share: None, seed: int = 0
+) -> HostProfile:
+    """Measure this host, in under a minute, on all cores that may be used and that the quota pays for.
+
+    `peaks` measures multiply-adds, which takes a compiler. Raises ProfileError where nothing can be measured.
+    """
+    began = time.perf_counter()
+    cores = machine.physical_cores[: None if machine.quota is None else max(1, floor(machine.quota))]
+    on_progress("reading memory", 0.0)
+    bandwidth = Bandwidth(_reads_gb_per_s(cores[:1], machine), _reads_gb_per_s(cores, machine))
+    on_progress("multiplying", 0.1)
+    peak = peaks()
+    rounds = _rounds(cores, machine, Random(seed), lambda share: on_progress("probing under pressure", 0.2 + 0.8 * share))
+    quiet, ladder, notes = evaluate(rounds)
+    if len(cores) == 1:
+        notes.append("no ladder: with one core to use, nobody can press from another")
+    return HostProfile(
+        schema_version=SCHEMA_VERSION,
+        machine=machine,
+        probe=quiet,
+        bandwidth_gb_per_s=bandwidth,
+        ladder=ladder,
+        fma_peak_gflops=dict(peak.gflops),
+        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        took_s=round(time.perf_counter() - began, 1),
+        seed=seed,
+        versions={"veltair": __version__, "python": platform.python_version(), "numpy": np.__version__, **peak.versions},
+        notes=(*notes, *([peak.note] if peak.note else [])),
+    )
+
+
+def evaluate(rounds: Sequence[Round]) -> tuple[Quiet, tuple[Rung, ...], list[str]]:
+    """The probe's quiet distribution, the ladder, and what was not as it should be. Raises ProfileError for times that
+    cannot be true, all of them.
+    """
+    kept, notes = undisturbed(rounds), []
+    if len(kept) < LEAST_ROUNDS:
+        notes.append(
+            f"the machine was not quiet: {len(kept)} of {len(rounds)} rounds were undisturbed, so all were taken; "
+            "stop what else runs and calibrate again with --force"
+        )
+        kept = list(rounds)
+    try:
+        quiet = quiet_of([us for each in kept for us in each.quiet])
+    except ValueError as error:
+        raise ProfileError(f"{error}: this machine's clock cannot be trusted; calibrate again") from error
+    ladder = tuple(rung for setting in rounds[0].felt if (rung := _rung(setting, kept)) is not None)
+    if wild := [f"{rung.kind} {rung.level:g}" for rung in ladder if rung.disturbed]:
+        notes.append(f"the rounds do not agree about {', '.join(wild)}")
+    return quiet, ladder, notes
+
+
+def undisturbed(rounds: Sequence[Round]) -> list[Round]:
+    """Those that were quiet before and after. What is usual is the lower quartile of all quiet looks: disturbance only adds."""
+    looks = sorted(look for each in rounds for look in each.looks)
+    usual = looks[len(looks) // 4]
+    return [each for each in rounds if max(each.looks) <= STILL * usual < float("inf")]
+
+
+def _rung(setting: Setting, rounds: Sequence[Round]) -> Rung | None:
+    """What it does to the probe, relative to the quiet looks of each round; None where no time can be true."""
+    medians, felt, moved, discarded = [], [], [], 0
+    for each in rounds:
+        window, base = each.felt[setting], plausible(each.quiet)
+        gauge = Gauge(quiet_of(base)) if base else None
+        slowdowns = [s for us in window.times if gauge is not None and (s := gauge.slowdown(us)) is not None]
+        discarded += len(window.times) - len(slowdowns)
+        if slowdowns:
+            medians.append(statistics.median(slowdowns))
+            felt += slowdowns
+            moved.append(window.gb_per_s)
+    if not medians:
+        return None
+    median = statistics.median(medians)
+    mad = statistics.median(abs(m - median) for m in medians)
+    kind, level = setting
+    p95 = float(np.percentile(felt, 95))
+    return Rung(kind, level, statistics.median(moved), median, p95, disturbed=mad > AGREE * median, discarded=discarded)
+
+
+def _reads_gb_per_s(cores: Sequence[int], machine: Machine) -> float:
+    with Antagonists(cores, machine) as readers:
+        readers.press("read")
+        time.sleep(SETTLE_S)
+        rates = []
+        for _ in range(RATES):
+            before, start = readers.moved_bytes(), time.perf_counter_ns()
+            time.sleep(RATE_S)
+            rates.append((readers.moved_bytes() - before) / (time.perf_counter_ns() - start))
+        return max(rates)
+
+
+def _rounds(cores: Sequence[int], machine: Machine, random: Random, on_progress: Callable[[float], None]) -> list[Round]:
+    """On the first of `cores`, with antagonists on the others."""
+    settings = LADDER if len(cores) > 1 else ()
+    probe = Probe(machine)
+    rounds: list[Round] = []
+    end = time.perf_counter() + LADDER_S
+    with Antagonists(cores[1:], machine) as antagonists, _on(cores[0]):
+        good = 0
+        while good < ROUNDS and time.perf_counter() < end:
+            on_progress(good / ROUNDS)
+            before = _look(probe, antagonists)
+            felt = {setting: _look(probe, antagonists, *setting) for setting in random.sample(settings, len(settings))}
+            rounds.append(Round(before, {setting: felt[setting] for setting in settings}, _look(probe, antagonists)))
+            good = len(undisturbed(rounds))
+    on_progress(1.0)
+    return rounds
+
+
+def _look(probe: Probe, antagonists: Antagonists, kind: Kind | None = None, level: float = 0.0) -> Window:
+    antagonists.press(kind or "rest", level)
+    time.sleep(SETTLE_S)
+    for _ in range(WARM_UP):
+        probe.run()
+    before, start = antagonists.moved_bytes(), time.perf_counter_ns()
+    times = probe.for_seconds(WINDOW_S)
+    return Window(times, (antagonists.moved_bytes() - before) / (time.perf_counter_ns() - start))
+
+
+@contextmanager
+def _on(core: int) -> Iterator[None]:
+    """The calling thread on this core meanwhile."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
