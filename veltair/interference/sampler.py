@@ -1,0 +1,168 @@
+"""From what sources say to what the scheduler is told: one number, followed quickly and changed seldom.
+
+`Estimate` follows the pressure of outsiders as a Kalman filter does. Who measures the memory path pulls it towards what was
+measured, the more the surer. Who sees only CPU use moves it when that use makes a step: others who begin on another core press
+with anything between nothing and all that a core can stream, so half of it is expected and nothing is sure until it is
+measured; of those who end, their part is gone at once. Between measurements it holds, and becomes less sure.
+
+`Hysteresis` stands between estimate and scheduler. It rises sooner than it falls, and noise within its band changes nothing:
+while the truth is constant and readings scatter by no more than the band, it speaks at most once.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from veltair.errors import SourceUnavailable
+from veltair.interference.sources import Own, Pressed, Used
+from veltair.interference.sources.choose import Group
+
+UNSURE = 0.5  # standard deviation of not knowing at all
+DRIFT_PER_S = 0.3  # of the pressure that the same outsiders make: standard deviation after a second
+SURPRISE = 3.0  # standard deviations: then something has begun or ended, and what was believed before is worth nothing
+LEAST_CORES = 0.25  # of others' CPU use: less is an error of reading, or the system's housekeeping
+
+BAND = 0.15  # of pressure: about two steps of the tables
+RISE, FALL = 2, 3  # readings in a row beyond the band before it is told
+NOTHING = 0.05  # as good as no pressure, if it stays there
+STEPS = 16  # of the scheduler's tables: told in those
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What is known of processes that are not ours. `pressure` is what the scheduler was told last."""
+
+    pressure: float = 0.0  # 0..1
+    error: float = UNSURE  # one standard deviation
+    cores: float = 0.0  # that they use
+
+
+class Estimate:
+    def __init__(self) -> None:
+        self.pressure = 0.0
+        self.cores = 0.0
+        self._variance = UNSURE**2
+        self._at_us: int | None = None
+
+    @property
+    def error(self) -> float:
+        return self._variance**0.5
+
+    def passes(self, now_us: int) -> None:
+        """Time makes it less sure."""
+        if self._at_us is not None:
+            self._spread(DRIFT_PER_S**2 * max(0, now_us - self._at_us) / 1e6)
+        self._at_us = now_us
+
+    def used(self, cores: float) -> None:
+        """Others use so many cores now. Only steps count: what they do with the same cores is for others to measure."""
+        if cores < LEAST_CORES:
+            cores = 0.0
+        elif abs(cores - self.cores) < LEAST_CORES:
+            return
+        before, after = min(1.0, self.cores), min(1.0, cores)  # one core that streams is full pressure
+        self.cores = cores
+        moved = (after - before) / 2 if after > before else self.pressure * (after / before - 1.0) if before else 0.0
+        self.pressure = min(1.0, max(0.0, self.pressure + moved))
+        self._spread(moved**2)
+
+    def measured(self, pressure: float, error: float) -> None:
+        off = pressure - self.pressure
+        if off**2 > SURPRISE**2 * (self._variance + error**2):
+            self._spread(off**2)
+        gain = self._variance / (self._variance + error**2)
+        self.pressure += gain * off
+        self._variance *= 1.0 - gain
+
+    def _spread(self, variance: float) -> None:
+        self._variance = min(UNSURE**2, self._variance + variance)
+
+
+class Hysteresis:
+    def __init__(self) -> None:
+        self.told = 0.0
+        self._above = self._below = self._near_nothing = 0
+
+    def tell(self, estimate: float) -> float | None:
+        """What to tell now, in steps of the scheduler's tables; None: what was told still holds."""
+        self._above = self._above + 1 if estimate > self.told + BAND else 0
+        self._below = self._below + 1 if estimate < self.told - BAND else 0
+        self._near_nothing = self._near_nothing + 1 if estimate < NOTHING < self.told else 0
+        if self._above < RISE and self._below < FALL and self._near_nothing < 2 * FALL:
+            return None
+        self._above = self._below = self._near_nothing = 0
+        self.told = 0.0 if estimate < NOTHING else round(estimate * STEPS) / STEPS
+        return self.told
+
+
+class Sampler:
+    """Reads its sources when told to; opens no clock of its own. Not for several threads at once."""
+
+    def __init__(self, groups: Sequence[Group]) -> None:
+        self._groups = groups
+        self._estimate = Estimate()
+        self._hysteresis = Hysteresis()
+        self.outside = Outside()
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Those that are read, first those that measure the memory path."""
+        return tuple(group.source.name for group in self._groups if group.source is not None)
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """Those that were tried before one that is read, and why they are not."""
+        return tuple(f"{name}: {why}" for group in self._groups for name, why in group.refused.items())
+
+    @property
+    def discarded(self) -> int:
+        """Readings that could not be true."""
+        return sum(group.source.discarded for group in self._groups if group.source is not None)
+
+    @property
+    def alone(self) -> bool:
+        """Nobody else is seen: what our own units take now is what they take."""
+        return self.outside.pressure == 0.0 and self.outside.cores == 0.0
+
+    def sample(self, now_us: int, own: Own) -> float | None:
+        """Read all; what the scheduler is to be told, 0..1, or None where that has not changed."""
+        own = replace(own, alone=self.alone)
+        cores: float | None = None
+        pressed: list[Pressed] = []
+        for group in self._groups:
+            match self._read(group, now_us, own):
+                case Used(_, more):
+                    cores = (cores or 0.0) + more
+                case Pressed() as reading:
+                    pressed.append(reading)
+                case None:
+                    continue
+        self._estimate.passes(now_us)
+        if cores is not None:
+            self._estimate.used(cores)
+        for reading in pressed:
+            self._estimate.measured(reading.pressure, reading.error)
+        told = self._hysteresis.tell(self._estimate.pressure)
+        self.outside = Outside(self._hysteresis.told, self._estimate.error, self._estimate.cores)
+        return told
+
+    def close(self) -> None:
+        for group in self._groups:
+            if group.source is not None:
+                group.source.close()
+
+    def _read(self, group: Group, now_us: int, own: Own) -> Pressed | Used | None:
+        if group.source is None:
+            return None
+        try:
+            return group.source.read(now_us, own)
+        except SourceUnavailable as gone:
+            name = group.source.name
+            group.lost(gone)
+            _logger.warning(
+                "source %s of pressure is gone: %s; reading %s from now on",
+                name, gone, group.source.name if group.source is not None else "what is left",
+            )  # fmt: skip
+            return None

@@ -1,0 +1,45 @@
+"""The first line of /proc/stat: what all CPUs together did since boot, in hundredths of a second."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from veltair.errors import SourceUnavailable
+from veltair.interference.sources.files import KernelFile
+
+TICK_US = 1_000_000 // os.sysconf("SC_CLK_TCK")
+WHOLE_BYTES = 1 << 20  # a line for each of some thousands of CPUs
+FIELDS = 8  # user nice system idle iowait irq softirq steal
+
+
+class CpuTimes(NamedTuple):
+    idle_us: int  # waiting for a disk included
+    stolen_us: int  # by the hypervisor, for others
+    total_us: int
+
+
+class CpuTimesFile:
+    """Raises SourceUnavailable where there is no /proc/stat, or one that counts nothing (some sandboxes)."""
+
+    def __init__(self, root: Path) -> None:
+        self._file = KernelFile(root / "proc/stat", "choose another source")
+        try:
+            self.cpus = sum(line.startswith(b"cpu") for line in self._file.read(WHOLE_BYTES).splitlines()) - 1
+            if self.cpus < 1 or self.read().total_us == 0:
+                raise SourceUnavailable(f"{self._file.path} counts nothing in this sandbox; choose another source")
+        except SourceUnavailable:
+            self.close()
+            raise
+
+    def read(self) -> CpuTimes:
+        data = self._file.read()
+        words = data[: data.find(b"\n")].split()
+        try:
+            ticks = [int(word) for word in words[1 : 1 + FIELDS]]
+            _, _, _, idle, iowait, _, _, stolen = ticks
+        except ValueError as error:
+            raise self._file.senseless(data) from error
+        return CpuTimes((idle + iowait) * TICK_US, stolen * TICK_US, sum(ticks) * TICK_US)
+
+    def close(self) -> None:
+        self._file.close()

@@ -1,0 +1,71 @@
+"""What other processes use of the CPUs: the time that is neither idle, nor stolen, nor ours.
+
+Idle time is counted to the nanosecond whenever a CPU falls asleep, and told in hundredths of a second for all CPUs together,
+so over a window of four of those a reading is off by less than a quarter of a core, however many CPUs there are. Busy time is
+what remains; the kernel's own count of it is made at timer ticks and misses who runs between them.
+"""
+
+from collections import deque
+from pathlib import Path
+from typing import NamedTuple
+
+from veltair.errors import SourceUnavailable
+from veltair.host import ROOT
+from veltair.interference.sources import Own, Used
+from veltair.interference.sources.cpu_times import TICK_US, CpuTimes, CpuTimesFile
+
+WINDOW_US = 4 * TICK_US
+GAP_US = 1_000_000  # this long without a read: the machine was suspended, or we were; what was before tells nothing
+CHECK_US = 1_000_000
+COUNTS = 0.5  # of the time that has passed, at least, or the file tells of something else than these CPUs
+
+
+class _Moment(NamedTuple):
+    at_us: int
+    times: CpuTimes
+    own_us: int
+
+
+class RunQueue:
+    name = "runqueue"
+
+    def __init__(self, root: Path = ROOT) -> None:
+        self.discarded = 0
+        self._file = CpuTimesFile(root)
+        self._window: deque[_Moment] = deque()
+        self._checked: _Moment | None = None
+
+    def read(self, now_us: int, own: Own) -> Used | None:
+        now = _Moment(now_us, self._file.read(), own.cpu_ns // 1000)
+        window = self._window
+        if window and not window[-1].at_us < now_us < window[-1].at_us + GAP_US:
+            window.clear()
+            self._checked = None
+            self.discarded += 1
+        self._check(now)
+        window.append(now)
+        while len(window) > 1 and window[1].at_us <= now_us - WINDOW_US:
+            window.popleft()
+        then = window[0]
+        elapsed_us = now_us - then.at_us
+        if elapsed_us < WINDOW_US // 2:
+            return None
+        idle_us = now.times.idle_us - then.times.idle_us + now.times.stolen_us - then.times.stolen_us
+        others_us = self._file.cpus * elapsed_us - idle_us - (now.own_us - then.own_us)
+        return Used(now_us, max(0.0, others_us / elapsed_us))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _check(self, now: _Moment) -> None:
+        """Raises SourceUnavailable where the file counts far less than time passes, as where CPUs were taken away."""
+        then = self._checked
+        if then is not None and now.at_us - then.at_us < CHECK_US:
+            return
+        self._checked = now
+        if then is not None:
+            counted = (now.times.total_us - then.times.total_us) / (self._file.cpus * (now.at_us - then.at_us))
+            if counted < COUNTS:
+                raise SourceUnavailable(
+                    f"/proc/stat counts {counted:.0%} of the time that passes on {self._file.cpus} CPUs; choose another source"
+                )
