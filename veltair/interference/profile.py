@@ -4,9 +4,8 @@
 where anything that its numbers depend on is another, it is stale, and `stale_reason` says why in a sentence.
 """
 
-import contextlib
+import errno
 import os
-import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -106,26 +105,31 @@ def read(path: Path) -> HostProfile:
         ) from error
 
 
-def write(profile: HostProfile, path: Path) -> None:
-    """Whole or not at all: an older one stays until the new one is there. Raises ProfileError."""
-    text = msgspec.json.format(msgspec.json.encode(profile), indent=1)
+def make_folder(path: Path) -> None:
+    """For the file to be written to. Raises ProfileError, so that it is known before anything is measured."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
     except OSError as error:
-        raise ProfileError(
-            f"{path} cannot be written: {error.strerror}; name another file with --profile or {VARIABLE}"
-        ) from error
+        raise _not_written(path, error) from error
+    if not os.access(path.parent, os.W_OK):
+        raise _not_written(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
+def write(profile: HostProfile, path: Path) -> None:
+    """Whole or not at all: an older one stays until the new one is there. Raises ProfileError."""
+    make_folder(path)
+    text = msgspec.json.format(msgspec.json.encode(profile), indent=1)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise _not_written(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def stale_reason(profile: HostProfile, machine: Machine) -> str | None:
@@ -160,6 +164,10 @@ def current(path: Path | None = None, machine: Machine | None = None) -> tuple[H
 
 class _Versioned(msgspec.Struct):
     schema_version: int
+
+
+def _not_written(path: Path, error: OSError) -> ProfileError:
+    return ProfileError(f"{path} cannot be written: {error.strerror}; name another file with --profile or {VARIABLE}")
 
 
 def _count(number: int, what: str) -> str:
