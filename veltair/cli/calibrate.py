@@ -72,6 +72,7 @@ def _profile(path: Path, force: bool, seed: int) -> Answer:
             reason = "there was none"
         except ProfileSchemaUnknown as error:
             reason = str(error)
+    profiles.make_folder(path)
     with ShareBar(Console(stderr=True)) as bar:
         made = measure(machine, _peaks, bar, seed)
     profiles.write(made, path)

@@ -109,10 +109,12 @@ def make_folder(path: Path) -> None:
     """For the file to be written to. Raises ProfileError, so that it is known before anything is measured."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise _not_written(path, f"{path.parent} is no folder") from error
     except OSError as error:
-        raise _not_written(path, error) from error
+        raise _not_written(path, error.strerror) from error
     if not os.access(path.parent, os.W_OK):
-        raise _not_written(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+        raise _not_written(path, os.strerror(errno.EACCES))
 
 
 def write(profile: HostProfile, path: Path) -> None:
@@ -127,7 +129,7 @@ def write(profile: HostProfile, path: Path) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise _not_written(path, error) from error
+        raise _not_written(path, error.strerror) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -166,8 +168,8 @@ class _Versioned(msgspec.Struct):
     schema_version: int
 
 
-def _not_written(path: Path, error: OSError) -> ProfileError:
-    return ProfileError(f"{path} cannot be written: {error.strerror}; name another file with --profile or {VARIABLE}")
+def _not_written(path: Path, why: str | None) -> ProfileError:
+    return ProfileError(f"{path} cannot be written: {why}; name another file with --profile or {VARIABLE}")
 
 
 def _count(number: int, what: str) -> str:
