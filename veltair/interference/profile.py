@@ -119,8 +119,12 @@ def make_folder(path: Path) -> None:
 
 def write(profile: HostProfile, path: Path) -> None:
     """Whole or not at all: an older one stays until the new one is there. Raises ProfileError."""
+    write_whole(msgspec.json.format(msgspec.json.encode(profile), indent=1), path)
+
+
+def write_whole(text: bytes, path: Path) -> None:
+    """As `write`, for what is kept beside a profile."""
     make_folder(path)
-    text = msgspec.json.format(msgspec.json.encode(profile), indent=1)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
