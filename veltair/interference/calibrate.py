@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from math import floor
 from random import Random
 
 import numpy as np
@@ -80,7 +79,7 @@ def calibrate(
     `peaks` measures multiply-adds, which takes a compiler. Raises ProfileError where nothing can be measured.
     """
     began = time.perf_counter()
-    cores = machine.physical_cores[: None if machine.quota is None else max(1, floor(machine.quota))]
+    cores = machine.paid_cores
     on_progress("reading memory", 0.0)
     bandwidth = Bandwidth(_reads_gb_per_s(cores[:1], machine), _reads_gb_per_s(cores, machine))
     on_progress("multiplying", 0.1)

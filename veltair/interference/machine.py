@@ -5,6 +5,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from math import floor
 from pathlib import Path
 
 import msgspec
@@ -59,6 +60,11 @@ class Machine(msgspec.Struct, frozen=True):
         """How many of `cores` share a last-level cache, at most; all of them where the system does not tell."""
         last = max((cache.level for cache in self.caches), default=0)
         return max((len({*cores} & {*cache.cores}) for cache in self.caches if cache.level == last), default=len(cores)) or 1
+
+    @property
+    def paid_cores(self) -> tuple[int, ...]:
+        """The physical cores that the quota pays for in full; one at least."""
+        return self.physical_cores[: None if self.quota is None else max(1, floor(self.quota))]
 
 
 def this_machine(root: Path = ROOT, cores: Sequence[int] | None = None) -> Machine:
