@@ -6,6 +6,10 @@ cores = [0, 1]                 # default: all this process may use, as far as it
 log = "decisions.jsonl"        # default: none
 drain_timeout_s = 10.0
 
+[interference]
+source = "auto"                # of outside pressure: "auto", "off", or one of SOURCES; default: "auto"
+profile = "host.json"          # as `veltair calibrate` wrote it; default: where it writes without --profile
+
 [tenants.shop]
 precision = "bf16"             # of products, for all its models: reduced where that is faster; default: "fp32", exact
 priority = 1                   # the higher goes first, whatever the deadlines; default: 0
@@ -37,6 +41,18 @@ MOST_PRIORITY = 100  # more levels than anybody can keep apart: beyond it stands
 DEFAULT_QOS_MS = 1000.0  # for a model compiled without --qos and not configured either
 
 
+SOURCES = ("perf", "psi", "steal", "runqueue", "probe", "residuals")
+"""Of outside pressure; what each is stands in veltair/interference/sources."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interference:
+    """Where the engine learns of processes that are not its own."""
+
+    source: str = "auto"  # or "off", or one of SOURCES
+    profile: Path | None = None  # None: where `veltair calibrate` puts it
+
+
 @dataclass(frozen=True, slots=True)
 class ModelQos:
     """None: what the model was compiled for. `precision` is the coarsest that the tenant permits."""
@@ -58,6 +74,7 @@ class ServeConfig:
     log: Path | None = None
     drain_timeout_s: float = 10.0
     tenants: Mapping[str, Mapping[str, ModelQos]] | None = None
+    interference: Interference = Interference()
 
 
 class TenantQos(msgspec.Struct, frozen=True):
@@ -82,6 +99,8 @@ class EngineSettings(msgspec.Struct, frozen=True):
     drain_timeout_s: float
     tenants: tuple[TenantQos, ...]
     log: str | None = None
+    source: str = "auto"  # of outside pressure
+    profile: str | None = None  # of the host
 
 
 def load_config(path: Path) -> ServeConfig:
@@ -96,7 +115,7 @@ def load_config(path: Path) -> ServeConfig:
 
 
 def parse_config(table: Mapping[str, Any]) -> ServeConfig:
-    settings = _parsed("", table, {**_PARSERS, "tenants": _tenants})
+    settings = _parsed("", table, {**_PARSERS, "tenants": _tenants, "interference": _interference})
     return ServeConfig(**settings)
 
 
@@ -178,6 +197,17 @@ def _priority(key: str, value: Any) -> int:
     if type(value) is not int or abs(value) > MOST_PRIORITY:
         raise ConfigError(f"{key} = {value!r} is no priority; write a whole number within -{MOST_PRIORITY}..{MOST_PRIORITY}")
     return value
+
+
+def _source(key: str, value: Any) -> str:
+    known = ("auto", "off", *SOURCES)
+    if value not in known:
+        raise ConfigError(f"{key} = {value!r} is no source of pressure; write one of: {', '.join(map(repr, known))}")
+    return cast(str, value)
+
+
+def _interference(key: str, value: Any) -> Interference:
+    return Interference(**_parsed(f"{key}.", _table(key, value), {"source": _source, "profile": _path}))
 
 
 def _tenants(key: str, value: Any) -> dict[str, dict[str, ModelQos]]:

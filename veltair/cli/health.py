@@ -11,6 +11,7 @@ from rich.table import Table
 from veltair.client import Client
 from veltair.config import DEFAULT_ENDPOINT
 from veltair.errors import VeltairError
+from veltair.wire.messages import OutsideHealth
 
 
 @click.command(epilog="Example: veltair health --endpoint tcp://127.0.0.1:7400 --json")
@@ -29,6 +30,9 @@ def health(endpoint: str, timeout_ms: float, as_json: bool) -> None:
     else:
         engines = ", ".join(f"{e.endpoint} {e.state}, {e.running} running, {e.waiting} waiting" for e in state.engines)
         click.echo(f"{state.state}, policy {state.policy}, veltair {state.version}; engines: {engines or 'none'}")
+        for engine in state.engines:
+            if engine.outside is not None:
+                click.echo(_outside(engine.outside))
         for note in state.notes:
             click.echo(f"note: {note}")
         table = Table(box=SIMPLE_HEAD)
@@ -43,3 +47,9 @@ def health(endpoint: str, timeout_ms: float, as_json: bool) -> None:
         Console().print(table)
     if state.state != "serving":
         click.get_current_context().exit(1)
+
+
+def _outside(outside: OutsideHealth) -> str:
+    known = f"pressure {outside.pressure:.2f} ±{outside.error:.2f}, {outside.cores:.1f} cores"
+    refused = "".join(f"\n  not {refusal}" for refusal in outside.refused)
+    return f"other processes: {known}, by {', '.join(outside.sources)}; {outside.discarded} readings discarded{refused}"

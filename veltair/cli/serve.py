@@ -69,4 +69,5 @@ def _line(ready: Ready, as_json: bool) -> str:
         return json.dumps(dataclasses.asdict(ready))
     models = f"{len(ready.models)} model{'s' if len(ready.models) != 1 else ''}"
     cores = ",".join(map(str, ready.cores))
-    return f"veltair: serving {models} on {ready.endpoint} (policy {ready.policy}, cores {cores})"
+    serving = f"veltair: serving {models} on {ready.endpoint} (policy {ready.policy}, cores {cores})"
+    return f"{serving}\nveltair: pressure of other processes: {ready.outside}"

@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -60,6 +60,8 @@ class Ready:
     cores: tuple[int, ...]
     models: tuple[str, ...]
     notes: tuple[str, ...] = ()  # what an operator should know
+    log: str = ""  # path of the decision log, "" for none
+    outside: str = ""  # the sources of pressure by other processes
 
 
 def serve(
@@ -82,11 +84,13 @@ def serve(
         drain_timeout_s=config.drain_timeout_s,
         tenants=registry.promises,
         log=None if config.log is None else str(config.log.absolute()),
+        source=config.interference.source,
+        profile=None if config.interference.profile is None else str(config.interference.profile.absolute()),
     )
     context = zmq.Context()
     try:
         router = bind(context, config.endpoint)
-        ready = Ready(config.endpoint, config.policy, cores, tuple(model.name for model in registry.models), notes)
+        ready = Ready(config.endpoint, config.policy, cores, tuple(model.name for model in registry.models), notes, settings.log or "")
         with _Signals() as signals:
             _Directory(context, router, registry, Supervisor(settings), signals, ready, on_ready).run(config.drain_timeout_s)
     finally:
@@ -250,7 +254,7 @@ class _Directory:
             self._asker.connect(self._engine.endpoint.replace("//0.0.0.0:", "//127.0.0.1:"))
             self._answer_parked()
             if self._on_ready is not None:
-                self._on_ready(self._ready)
+                self._on_ready(replace(self._ready, outside=self._engine.outside))
                 self._on_ready = None
 
     def _note_health(self, frames: list[bytes]) -> None:
@@ -309,9 +313,10 @@ class _Directory:
             self._health.running if state == "serving" else 0,
             self._engine.restarts,
             self._engine.pid,
+            self._health.outside if state == "serving" else None,
         )
         whole = "degraded" if state == "down" or (state == "starting" and self._engine.restarts) else state
-        return Health(request_id, whole, version("veltair"), self._ready.policy, (engine,), self._ready.notes)
+        return Health(request_id, whole, version("veltair"), self._ready.policy, (engine,), self._ready.notes, self._ready.log)
 
     def _send(self, client: bytes, message: object) -> None:
         self._router.send_multipart([client, encode(message)])

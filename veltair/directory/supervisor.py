@@ -39,6 +39,7 @@ class Supervisor:
         self.state = "down"
         self.endpoint = ""
         self.local = ""
+        self.outside = ""  # how it learns of processes that are not ours
         self.restarts = 0
 
     @property
@@ -73,7 +74,7 @@ class Supervisor:
         said = json.loads(line)
         if "endpoint" in said:
             self.state, self.endpoint, self._ever_served = "serving", said["endpoint"], True
-            self.local = said.get("local", "")
+            self.local, self.outside = said.get("local", ""), said.get("outside", "")
         else:
             self._refusal = _error_of(said["code"], said["message"])
 

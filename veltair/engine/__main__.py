@@ -36,7 +36,11 @@ from veltair.engine.intake import Intake
 from veltair.engine.program import Program
 from veltair.engine.service import LINGER_MS, Outbox, Service, WakeUp, listen_to_signals, microseconds_since_start
 from veltair.engine.stage import Stage
+from veltair.engine.watch import Watch
 from veltair.errors import VeltairError
+from veltair.interference import profile as profiles
+from veltair.interference.sampler import Sampler
+from veltair.interference.sources.choose import Surroundings, open_groups
 from veltair.observe import records
 from veltair.observe.log import DecisionLog
 
@@ -72,9 +76,10 @@ def serve(settings: EngineSettings) -> None:
     scheduler = Scheduler(machine, make_policy(settings.policy))
     for program in programs.values():
         scheduler.handle(ModelLoaded(program.bundle.model), clock())
+    sampler = open_sampler(settings, bandwidth)  # before any lane: a lane's misses are to be counted as ours
     log = DecisionLog(settings.log) if settings.log is not None else None
     if log is not None:
-        log.write(started(settings, programs, machine, clock()))
+        log.write(started(settings, programs, machine, sampler, clock()))
     wake_up = WakeUp()
     outbox = Outbox(wake_up)
     stage = Stage(scheduler, cores, clock, outbox.put, log.write if log else lambda _: None, outbox.broken, wake_up.ring)
@@ -82,12 +87,15 @@ def serve(settings: EngineSettings) -> None:
     router = bind(context, settings.endpoint)
     endpoint = router.getsockopt_string(zmq.LAST_ENDPOINT)
     local = bind_local(router)
-    service = Service(router, Intake(programs, settings.tenants), stage, outbox, wake_up, settings.policy)
+    watch = Watch(sampler, stage, clock, bandwidth, outbox.broken) if sampler.sources else None
+    service = Service(router, Intake(programs, settings.tenants), stage, outbox, wake_up, settings.policy, watch)
     listen_to_signals(service, wake_up)
     gc.collect()
     gc.freeze()  # programs and manifests live as long as we do; no collection needs to walk them
     gc.set_threshold(20_000)  # requests leave no cycles behind; a collection every 700 allocations is time of somebody's
-    say(endpoint=endpoint, local=local)
+    say(endpoint=endpoint, local=local, outside=sampler.describe())
+    if watch is not None:
+        watch.start()
     try:
         service.run(settings.drain_timeout_s)
     finally:
@@ -95,6 +103,14 @@ def serve(settings: EngineSettings) -> None:
         context.term()
         if log is not None:
             log.close()
+
+
+def open_sampler(settings: EngineSettings, bandwidth_bytes_per_us: float) -> Sampler:
+    """Raises SourceUnavailable where the source that the configuration names cannot be had."""
+    if settings.source == "off":
+        return Sampler(())
+    profile, why_none = profiles.current(None if settings.profile is None else Path(settings.profile))
+    return Sampler(open_groups(settings.source, Surroundings(bandwidth_bytes_per_us, profile, why_none)))
 
 
 def bind(context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str) -> "zmq.Socket[bytes]":
@@ -113,7 +129,9 @@ def bind_local(router: "zmq.Socket[bytes]") -> str:
     return name
 
 
-def started(settings: EngineSettings, programs: dict[str, Program], machine: Machine, now_us: int) -> records.Started:
+def started(
+    settings: EngineSettings, programs: dict[str, Program], machine: Machine, sampler: Sampler, now_us: int
+) -> records.Started:
     models = (
         records.ModelRecord(
             name,
@@ -136,6 +154,8 @@ def started(settings: EngineSettings, programs: dict[str, Program], machine: Mac
         tuple(tenants),
         host.read_quota(),
         records.CoreRecord(machine, tuple(program.bundle.model for program in programs.values())),
+        sampler.sources,
+        sampler.refused,
     )
 
 

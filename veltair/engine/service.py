@@ -19,6 +19,7 @@ import zmq
 from veltair.engine.flights import Answer
 from veltair.engine.intake import Intake
 from veltair.engine.stage import Stage
+from veltair.engine.watch import Watch
 from veltair.errors import BadMessage, Draining, EngineFailed, RequestError
 from veltair.wire.frames import Buffer
 from veltair.wire.messages import (
@@ -120,7 +121,14 @@ class Service:
     """The loop: receive, check, hand over; tell when time has run out; send what the lanes finished; end when drained."""
 
     def __init__(
-        self, router: "zmq.Socket[bytes]", intake: Intake, stage: Stage, outbox: Outbox, wake_up: WakeUp, policy: str
+        self,
+        router: "zmq.Socket[bytes]",
+        intake: Intake,
+        stage: Stage,
+        outbox: Outbox,
+        wake_up: WakeUp,
+        policy: str,
+        watch: Watch | None = None,
     ) -> None:
         self._router = router
         self._intake = intake
@@ -128,6 +136,7 @@ class Service:
         self._outbox = outbox
         self._wake_up = wake_up
         self._policy = policy
+        self._watch = watch
         self._signals = 0
         self._draining = False
         self._give_up_at_s = float("inf")
@@ -209,7 +218,8 @@ class Service:
     def _health(self, request_id: str) -> Health:
         state = "draining" if self._draining else "serving"
         endpoint = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
-        engine = EngineHealth(endpoint, state, self._stage.waiting, self._stage.running, pid=os.getpid())
+        outside = None if self._watch is None else self._watch.health()
+        engine = EngineHealth(endpoint, state, self._stage.waiting, self._stage.running, pid=os.getpid(), outside=outside)
         return Health(request_id, state, version("veltair"), self._policy, (engine,))
 
     def _send_answers(self) -> None:

@@ -7,24 +7,47 @@ Under the lock: the core, the ledger of flights, the idle lanes, the log. Outsid
 """
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import assert_never
 
 from veltair.core.actions import Action, Complete, Dispatch, Drop, EvictWeights, LoadWeights, Refuse
-from veltair.core.events import DrainStarted, Event, RequestArrived, RequestCancelled, TimerFired, UnitFailed, UnitFinished
+from veltair.core.events import (
+    DrainStarted,
+    Event,
+    PressureChanged,
+    RequestArrived,
+    RequestCancelled,
+    TimerFired,
+    UnitFailed,
+    UnitFinished,
+)
 from veltair.core.scheduler import Scheduler
-from veltair.core.values import CoreId, ModelName, Request, RequestId, TenantId
+from veltair.core.values import CoreId, LeaseId, ModelName, Request, RequestId, TenantId
 from veltair.engine.flights import Answer, Flight, Ride, Task, completed, failure_of, reply_of, ride_of, set_off
 from veltair.engine.intake import Checked
 from veltair.engine.lanes import Lane, ThisThread
+from veltair.engine.program import Program
 from veltair.errors import EngineFailed, RequestError
+from veltair.interference.sampler import Outside
 from veltair.observe import records
 from veltair.wire.frames import Buffer
 from veltair.wire.messages import Infer, InferReply, encode
 
 RETURN_US = 700  # from the last kernel's end to the client's hands on a busy machine: part of what the deadline must cover
 SHORT_US = 150  # about two hand-overs between threads: a unit predicted to be shorter runs where its request arrived
+MOST_ENDED = 256  # units that nobody has asked for: more than a look's worth
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A unit that has run, for whoever compares its time with what was foretold."""
+
+    program: Program
+    dispatch: Dispatch
+    decided_us: int
+    kernels_us: int  # the whole way, less hand-overs
 
 
 @dataclass(slots=True)
@@ -64,6 +87,8 @@ class Stage:
         self._by_client: dict[tuple[bytes, str], RequestId] = {}
         self._rides: dict[RequestId, Ride] = {}  # under way, by the first of each
         self._told_wake_us: int | None = None  # what `tick` said last
+        self._in_flight: dict[LeaseId, Task] = {}
+        self._ended: deque[Ended] = deque(maxlen=MOST_ENDED)
         self._arrivals = 0
         self._gave_up = False
         self._this_thread = ThisThread()
@@ -82,6 +107,20 @@ class Stage:
     @property
     def under_way(self) -> int:
         return len(self._flights)
+
+    @property
+    def idle_cores(self) -> int:
+        return self._scheduler.idle_cores
+
+    @property
+    def in_flight(self) -> list[Task]:
+        """Units that run now."""
+        with self._lock:
+            return list(self._in_flight.values())
+
+    def take_ended(self) -> list[Ended]:
+        """Units that have ended since the last call, as many as are kept."""
+        return [self._ended.popleft() for _ in range(len(self._ended))]
 
     def arrive(self, client: bytes, infer: Infer, checked: Checked) -> None:
         """Raises RequestError where the client already has a request of this id under way."""
@@ -140,6 +179,15 @@ class Stage:
         self._do(deeds)
         return None if wake_us is None or self._gave_up else max(0, wake_us - now_us)
 
+    def feel(self, outside: Outside) -> None:
+        """The pressure of processes that are not ours has changed."""
+        with self._lock:
+            now_us = self._clock()
+            self._log(records.PressureTold(now_us, outside.pressure, outside.error, outside.cores))
+            deeds = self._decide(PressureChanged(outside.pressure), now_us)
+            deeds.ring = self._wakes_sooner()
+        self._do(deeds)
+
     def drain(self) -> None:
         with self._lock:
             now_us = self._clock()
@@ -164,12 +212,13 @@ class Stage:
         event, record = self._run(task)
         with self._lock:
             task.ride.running = False
+            del self._in_flight[task.dispatch.lease.id]
+            if record.failed is None:
+                self._ended.append(Ended(task.ride.program, task.dispatch, task.decided_us, record.measured_us))
             self._log(record)
             self._end_if_over(task.ride)  # everybody in it may have been answered while it ran
             deeds = self._decide(event, record.at_us, lane)
-            if hands is None:
-                wake_us = self._scheduler.wake_us
-                deeds.ring = wake_us is not None and (self._told_wake_us is None or wake_us < self._told_wake_us)
+            deeds.ring = hands is None and self._wakes_sooner()
         self._do(deeds)
         return deeds.mine
 
@@ -184,6 +233,10 @@ class Stage:
         now_us = self._clock()
         # What the core foretells is when a unit is over, so it learns from the whole way, hand-over included.
         return UnitFinished(lease, now_us - task.decided_us), records.Finished(now_us, lease, ride.id, sum(block_us), block_us)
+
+    def _wakes_sooner(self) -> bool:
+        wake_us = self._scheduler.wake_us
+        return wake_us is not None and (self._told_wake_us is None or wake_us < self._told_wake_us)
 
     def _decide(self, event: Event, now_us: int, lane: Lane[Task] | None = None) -> _Deeds:
         """Under the lock. `lane` is the one that calls: it becomes idle, and is the first to be given a unit."""
@@ -209,7 +262,8 @@ class Stage:
         if isinstance(action, Dispatch):
             ride = self._rides.get(action.request_id) or self._begin(action, now_us)
             self._log(set_off(ride, action, now_us, self._scheduler.waiting))
-            return Task(ride, action, now_us)
+            task = self._in_flight[action.lease.id] = Task(ride, action, now_us)
+            return task
         assert not isinstance(action, LoadWeights | EvictWeights), "an engine's models are all resident: it has no budget"
         flight = self._flights[action.request_id]
         request = flight.request

@@ -14,10 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from veltair.errors import SourceUnavailable
-from veltair.interference.sources import Own, Pressed, Used
+from veltair.interference.sources import UNSURE, Own, Pressed, Used
 from veltair.interference.sources.choose import Group
 
-UNSURE = 0.5  # standard deviation of not knowing at all
 DRIFT_PER_S = 0.3  # of the pressure that the same outsiders make: standard deviation after a second
 SURPRISE = 3.0  # standard deviations: then something has begun or ended, and what was believed before is worth nothing
 LEAST_CORES = 0.25  # of others' CPU use: less is an error of reading, or the system's housekeeping
@@ -115,6 +114,11 @@ class Sampler:
     def refused(self) -> tuple[str, ...]:
         """Those that were tried before one that is read, and why they are not."""
         return tuple(f"{name}: {why}" for group in self._groups for name, why in group.refused.items())
+
+    def describe(self) -> str:
+        """The choice for people: what is read with the best error it can state, and what is not."""
+        read = [f"{g.source.name} ±{g.source.error:.2f}" for g in self._groups if g.source is not None]
+        return f"{', '.join(read) or 'off'}{''.join(f'; not {refusal}' for refusal in self.refused)}"
 
     @property
     def discarded(self) -> int:

@@ -49,6 +49,8 @@ class Started(msgspec.Struct, frozen=True, tag="started"):
     tenants: tuple[TenantRecord, ...]
     quota_cores: float | None = None  # of CPU time, by cgroup
     core: CoreRecord | None = None
+    sources: tuple[str, ...] = ()  # of outside pressure, that are read
+    refused_sources: tuple[str, ...] = ()  # those that would have been better, and why not
 
 
 class Arrived(msgspec.Struct, frozen=True, tag="arrived"):
@@ -144,6 +146,15 @@ class WeightsEvicted(msgspec.Struct, frozen=True, tag="weights_evicted"):
     model: str
 
 
+class PressureTold(msgspec.Struct, frozen=True, tag="pressure"):
+    """What the scheduler takes for the pressure of processes that are not ours from now on."""
+
+    at_us: int
+    pressure: float  # 0..1
+    error: float  # one standard deviation
+    cores: float  # of CPU time that they use
+
+
 class Woken(msgspec.Struct, frozen=True, tag="woken"):
     """The time came that the scheduler had asked to be woken at."""
 
@@ -172,6 +183,7 @@ Record = (
     | WeightsAsked
     | WeightsLoaded
     | WeightsEvicted
+    | PressureTold
     | Woken
     | DrainBegan
     | Lost

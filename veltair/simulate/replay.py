@@ -1,7 +1,7 @@
 """A decision log through the core again: the same facts at the same times must lead to the same decisions.
 
 The log holds what the scheduler was made of (`Started.core`), every arrival with what it was promised, the end of every unit,
-and when the timer fired. That a request was cancelled follows from its being dropped for that.
+what was told of outside pressure, and when the timer fired. That a request was cancelled follows from its being dropped for that.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,6 +13,7 @@ from veltair.core.events import (
     DrainStarted,
     Event,
     ModelLoaded,
+    PressureChanged,
     RequestArrived,
     RequestCancelled,
     TimerFired,
@@ -109,6 +110,8 @@ def _facts(log: Sequence[records.Record]) -> Iterator[tuple[int, Event, list[_De
                 following = record.at_us, _end(record, dispatched_us.pop(record.lease))
             case records.WeightsLoaded():
                 following = record.at_us, WeightsLoaded(ModelName(record.model))
+            case records.PressureTold():
+                following = record.at_us, PressureChanged(record.pressure)
             case records.Dropped() if record.code not in OF_THE_CORE:
                 break  # the engine gave up: nothing was decided any more
             case records.Dropped() if record.code == "cancelled":

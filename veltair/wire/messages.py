@@ -95,6 +95,17 @@ class Models(msgspec.Struct, frozen=True, tag="models"):
     models: tuple[ModelInfo, ...]
 
 
+class OutsideHealth(msgspec.Struct, frozen=True):
+    """What an engine knows of processes that are not its own."""
+
+    pressure: float  # on the memory path, as its scheduler was told, 0..1
+    error: float  # one standard deviation
+    cores: float  # of CPU time that they use
+    sources: tuple[str, ...]  # that are read, first those that measure the memory path; none: nobody looks
+    refused: tuple[str, ...] = ()  # those that would have been better, and why not
+    discarded: int = 0  # readings that could not be true
+
+
 class EngineHealth(msgspec.Struct, frozen=True):
     endpoint: str
     state: str  # "starting" | "serving" | "draining" | "down"
@@ -102,6 +113,7 @@ class EngineHealth(msgspec.Struct, frozen=True):
     running: int = 0
     restarts: int = 0
     pid: int = 0
+    outside: OutsideHealth | None = None
 
 
 class Health(msgspec.Struct, frozen=True, tag="health"):
@@ -111,6 +123,7 @@ class Health(msgspec.Struct, frozen=True, tag="health"):
     policy: str
     engines: tuple[EngineHealth, ...]
     notes: tuple[str, ...] = ()  # what an operator should know
+    log: str = ""  # the decision log, by its path on the server's machine; "" where none is written
 
 
 ClientMessage = Infer | Cancel | Locate | ListModels | GetHealth

@@ -13,6 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+UNSURE = 0.5
+"""Standard deviation of a pressure that nobody measured: of others' CPU use it is known, not what they do with it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pressed:
@@ -57,6 +60,7 @@ class Own:
 
 class Source(Protocol):
     name: str
+    error: float  # of the pressure it leads to, at best: one standard deviation
     discarded: int  # readings that could not be true
 
     def read(self, now_us: int, own: Own) -> Reading | None:

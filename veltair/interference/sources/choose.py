@@ -72,7 +72,7 @@ class Group:
 def open_groups(
     choice: str, here: Surroundings, openers: Mapping[str, Callable[[Surroundings], Source]] = OPEN
 ) -> tuple[Group, ...]:
-    """`choice` is "auto", "off" or the name of one source. Raises SourceUnavailable where the one that was named cannot be had."""
+    """`choice` is "auto", "off" or one source's name; raises SourceUnavailable where the one that was named cannot be had."""
     if choice == "off":
         return ()
     if choice == "auto":

@@ -31,7 +31,8 @@ ATTR_BYTES = 128
 SYSCALL = {"x86_64": 298, "aarch64": 241}
 
 LINE_BYTES = 64
-ERROR = 0.1  # of the pressure, and at least: prefetches and writes back are counted by some CPUs only
+ERROR = 0.1  # of the pressure: some CPUs do not count prefetches, or what is written back
+HALF = 0.5  # no less error than for this pressure
 DEAD_US = 2_000_000  # without a single cycle on any CPU: nobody counts, since we have run ourselves
 
 Reader = Callable[[int], bytes]  # a group's counters, by its descriptor
@@ -103,6 +104,7 @@ class Perf:
     """Made before the threads whose misses are our own: a counter is inherited by those that are made after it."""
 
     name = "perf"
+    error = ERROR * HALF
 
     def __init__(self, bandwidth_bytes_per_us: float, root: Path = ROOT) -> None:
         cpus = read_cpu_list(root / CPUS / "online") or sorted(os.sched_getaffinity(0))
@@ -161,9 +163,7 @@ class Traffic:
         if any(cycles > 0 for _, _, cycles, _ in known):
             self._counted_us = now_us
         elif now_us - (self._counted_us or 0) >= DEAD_US:
-            raise SourceUnavailable(
-                f"the counters stood still for {DEAD_US / 1e6:g} s: they are faked here; choose another source"
-            )
+            raise SourceUnavailable(f"the counters stood still for {DEAD_US / 1e6:g} s: they are faked; choose another source")
 
         mine = own.since(before[2])
         if len(known) < len(counted):  # a CPU on which they had no turn
@@ -174,7 +174,7 @@ class Traffic:
             return None
         others_bytes = max(0.0, misses - (mine[0] if mine is not None else 0.0)) * LINE_BYTES
         pressure = min(1.0, others_bytes / elapsed_us / self._bandwidth)
-        return Pressed(now_us, pressure, ERROR * max(pressure, 0.5))
+        return Pressed(now_us, pressure, ERROR * max(pressure, HALF))
 
 
 def _close(descriptors: Sequence[int]) -> None:

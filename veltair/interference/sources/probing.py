@@ -35,6 +35,7 @@ class Probing:
         self._run = Probe(profile.machine).run if run is None else run
         self._next_us = 0
         self._spread = SIGMA * profile.probe.spread
+        self.error = max(LEAST_ERROR, profile.pressure(1.0 + self._spread))
 
     @property
     def discarded(self) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from veltair.errors import SourceUnavailable
 from veltair.host import ROOT
-from veltair.interference.sources import Own, Used
+from veltair.interference.sources import UNSURE, Own, Used
 from veltair.interference.sources.files import KernelFile
 
 REMEDY = "boot with psi=1, or choose another source"
@@ -18,6 +18,7 @@ SOME = re.compile(rb"^some .*total=(\d+)", re.MULTILINE)
 
 class Psi:
     name = "psi"
+    error = UNSURE
 
     def __init__(self, root: Path = ROOT) -> None:
         self.discarded = 0

@@ -8,18 +8,19 @@ is seen. A unit slower than even full pressure explains was not slowed by the me
 
 import math
 
-from veltair.interference.sources import Own, Pressed
+from veltair.interference.sources import UNSURE, Own, Pressed
 
 STRAY = 0.05  # of a unit's time, one standard deviation
 LEAST_UNITS = 20  # of a model, while alone, before its usual excess is known
 GAIN = 0.05
 UNEXPLAINED = 1.25  # times the excess under full pressure, and a stray
 ABSURD = 100.0  # times the quiet time: a suspended machine
-MOST_ERROR = 0.5  # beyond it nothing is said
+MOST_ERROR = UNSURE  # beyond it nothing is said
 
 
 class Residuals:
     name = "residuals"
+    error = MOST_ERROR
 
     def __init__(self) -> None:
         self.discarded = 0

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from veltair.errors import SourceUnavailable
 from veltair.host import ROOT
-from veltair.interference.sources import Own, Used
+from veltair.interference.sources import UNSURE, Own, Used
 from veltair.interference.sources.cpu_times import TICK_US, CpuTimes, CpuTimesFile
 
 WINDOW_US = 4 * TICK_US
@@ -28,6 +28,7 @@ class _Moment(NamedTuple):
 
 class RunQueue:
     name = "runqueue"
+    error = UNSURE
 
     def __init__(self, root: Path = ROOT) -> None:
         self.discarded = 0

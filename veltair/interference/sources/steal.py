@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from veltair.host import ROOT
-from veltair.interference.sources import Own, Used
+from veltair.interference.sources import UNSURE, Own, Used
 from veltair.interference.sources.cpu_times import TICK_US, CpuTimesFile
 
 WINDOW_US = 10 * TICK_US  # a tick of stolen time is no outsider
@@ -11,6 +11,7 @@ WINDOW_US = 10 * TICK_US  # a tick of stolen time is no outsider
 
 class Steal:
     name = "steal"
+    error = UNSURE
 
     def __init__(self, root: Path = ROOT) -> None:
         """Never refused where there is /proc/stat: a machine that is no virtual one has nothing stolen."""
