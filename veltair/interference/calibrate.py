@@ -156,12 +156,7 @@ def _reads_gb_per_s(cores: Sequence[int], machine: Machine) -> float:
     with Antagonists(cores, machine) as readers:
         readers.press("read")
         time.sleep(SETTLE_S)
-        rates = []
-        for _ in range(RATES):
-            before, start = readers.moved_bytes(), time.perf_counter_ns()
-            time.sleep(RATE_S)
-            rates.append((readers.moved_bytes() - before) / (time.perf_counter_ns() - start))
-        return max(rates)
+        return max(readers.bytes_per_us(RATE_S) for _ in range(RATES)) / 1e3
 
 
 def _rounds(cores: Sequence[int], machine: Machine, random: Random, on_progress: Callable[[float], None]) -> list[Round]:

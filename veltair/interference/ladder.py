@@ -87,6 +87,12 @@ class Antagonists:
         """By all of them since they began."""
         return sum(self._memory[_LINE::_LINE])
 
+    def bytes_per_us(self, seconds: float) -> float:
+        """What they move together in `seconds` from now."""
+        before, start = self.moved_bytes(), time.perf_counter_ns()
+        time.sleep(seconds)
+        return (self.moved_bytes() - before) / (time.perf_counter_ns() - start) * 1e3
+
     def _end(self) -> None:
         for process in self._processes:
             process.kill()
