@@ -1,7 +1,8 @@
 """`veltair calibrate`: measure this host, once, and again when it has become another."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from veltair.bundle.store import MANIFEST, list_bundles
 from veltair.cli.progress import ShareBar
 from veltair.errors import CompileError, ProfileMissing, ProfileSchemaUnknown, VeltairError
 from veltair.interference import profile as profiles
@@ -19,6 +21,10 @@ from veltair.interference.calibrate import Peaks
 from veltair.interference.calibrate import calibrate as measure
 from veltair.interference.machine import Groups, Machine, this_machine
 from veltair.interference.profile import HostProfile
+from veltair.interference.report import render
+from veltair.interference.times import FILE as TIMES_FILE
+from veltair.interference.times import HostTimes
+from veltair.interference.times import read as read_times
 
 WIDTH_IN_FILES = 120
 _KINDS = {"cache": "reads what fills a share of the cache", "stream": "copies in memory", "compute": "multiplies"}
@@ -40,22 +46,52 @@ class Answer(msgspec.Struct, frozen=True):
 )  # fmt: skip
 @click.option("--force", is_flag=True, help="Measure though the profile there is still holds.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the order of measurements.")
-@click.option("--json", "as_json", is_flag=True, help="Print the profile as JSON.")
-def calibrate(path: Path | None, force: bool, seed: int, as_json: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print what is known as JSON.")
+@click.option("--deep", is_flag=True, help="Also run BUNDLES (or folders of them) beside each other, and learn from it.")
+@click.option(
+    "--seconds", type=click.FloatRange(1.0), default=90.0, show_default=True,
+    help="Of running together; what earlier calls have timed counts, too.",
+)  # fmt: skip
+@click.option("--report", is_flag=True, help="Measure nothing; print how well held-out co-runs were foretold.")
+@click.argument("bundles", nargs=-1, type=click.Path(exists=True, file_okay=False, path_type=Path))
+def calibrate(
+    path: Path | None, force: bool, seed: int, as_json: bool, deep: bool, seconds: float, report: bool, bundles: tuple[Path, ...]
+) -> None:
     """Measure what this host can do and how crowded it can get: cores, caches, bandwidth, and what a probe feels of antagonists.
 
     Takes about half a minute, on all cores: stop what else runs. A profile that still holds for this machine, its kernel, its
     cores and its CPU quota is left as it is.
     """
+    if bool(bundles) != deep or (deep and report):
+        raise click.UsageError("BUNDLES go with --deep, which goes without --report: veltair calibrate --deep artifacts")
+    path = path or profiles.default_path()
     try:
-        answer = _profile(path or profiles.default_path(), force, seed)
+        answer = None if report else _profile(path, force, seed)
+        times = _deepen(answer.profile, bundles, path, seconds, seed) if answer and deep else None
+        if report:
+            times = read_times(path.parent / TIMES_FILE, this_machine().fingerprint)
     except VeltairError as error:
         raise click.ClickException(f"{error} [{error.code}]") from error
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(answer), indent=1))
+        known = answer if times is None else msgspec.structs.replace(times, bundles={})
+        click.echo(msgspec.json.format(msgspec.json.encode(known), indent=1))
         return
     console = Console()
-    _print(answer, console if console.is_terminal else Console(width=WIDTH_IN_FILES))
+    console = console if console.is_terminal else Console(width=WIDTH_IN_FILES)
+    if answer is not None:
+        _print(answer, console)
+    if times is not None:
+        console.print(render(times))
+
+
+def _deepen(profile: HostProfile, bundles: Sequence[Path], path: Path, seconds: float, seed: int) -> HostTimes:
+    folders = [folder for given in bundles for folder in ([given] if (given / MANIFEST).is_file() else list_bundles(given))]
+    # Before anything imports tvm, as in an engine: the runtime alone, and pool threads that do not spin on.
+    os.environ["TVM_USE_RUNTIME_LIB"] = "1"
+    os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "100")
+    run: Callable[..., HostTimes] = import_module("veltair.bench.corun").deepen
+    with ShareBar(Console(stderr=True)) as bar:
+        return run(folders, profile, path.parent, seconds, seed, bar)
 
 
 def _profile(path: Path, force: bool, seed: int) -> Answer:

@@ -1,0 +1,219 @@
+"""The learnt model, margins that make a p95 true, and the trial that decides what is used.
+
+Trees (xgboost) learn the quantiles of a block's slowdown against its quiet time from co-runs. Whatever foretells, its p95 gets
+a margin from co-runs that it has not seen: the factor that 95 of 100 of their times stay within (conformalised quantile
+regression, Romano, Patterson and Candès 2019; split by class of block, which is Mondrian conformal prediction, Vovk 2005).
+For each class of block, what errs least on those co-runs is used; the trees have to beat the tables to be.
+
+The trial is by turns: co-runs are dealt into FOLDS by pair of co-runners; each fold in turn is foretold by what was learnt
+without it and given its margin by the fold behind it. So each co-run is held out once, from learning, choice and margin.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from veltair.interference.model import Anchored, Examples, Floats, Ints, Predictor, Table, errors
+
+FOLDS = 5
+P95 = 0.95
+LEAST_TIMES = 400  # of a class, for a margin of its own: the 95th of 100 is then known to about one of 100
+MOST_TIMES = 8  # of one example learnt from: further ones say little new, and long co-runs of short blocks have hundreds
+TREES, DEPTH, RATE = 150, 4, 0.08
+LEAF_WEIGHT = 50.0  # times below which no leaf is made: 2 or 3 of them beyond its p95
+
+Strings = npt.NDArray[np.str_]
+
+
+class Learnt:
+    """Trees for the median and the p95 of log(time / quiet time)."""
+
+    name = "learnt"
+
+    def __init__(self, examples: Examples, seed: int) -> None:
+        import xgboost  # 0.3 s, and an extra: only who calibrates deep needs it
+
+        rows, slowed = _spread_out(examples)
+        parameters = {
+            "objective": "reg:quantileerror",
+            "quantile_alpha": [0.5, P95],
+            "tree_method": "hist",
+            "max_depth": DEPTH,
+            "learning_rate": RATE,
+            "min_child_weight": LEAF_WEIGHT,
+            "seed": seed,
+            "nthread": 1,  # the same sums in the same order: the same trees
+        }
+        self._xgboost = xgboost
+        data = xgboost.DMatrix(examples.features[rows], np.log(slowed))
+        self._booster: Any = xgboost.train(parameters, data, TREES)
+
+    def median_us(self, examples: Examples) -> Floats:
+        return self._quantiles_us(examples)[:, 0]
+
+    def p95_us(self, examples: Examples) -> Floats:
+        """Never below the median."""
+        return self._quantiles_us(examples).max(axis=1)
+
+    def _quantiles_us(self, examples: Examples) -> Floats:
+        slowed: Floats = np.exp(self._booster.predict(self._xgboost.DMatrix(examples.features)).astype(float))
+        return examples.quiet_us[:, None] * slowed
+
+
+def _spread_out(examples: Examples) -> tuple[Ints, Floats]:
+    """Row and slowdown of some of the times of each example, evenly taken."""
+    picked = [times[:: max(1, -(-len(times) // MOST_TIMES))] for times in examples.times]
+    rows = np.repeat(np.arange(len(picked)), [len(times) for times in picked])
+    return rows, np.concatenate(picked) / examples.quiet_us[rows]
+
+
+def margin(ratios: Floats, level: float = P95) -> float:
+    """The factor on what was foretold that the next time stays within with probability `level`; `ratios` are measured over
+    foretold times that took no part in foretelling. The split conformal quantile, with its correction for few of them."""
+    if not len(ratios):
+        return 1.0
+    return float(np.quantile(ratios, min(1.0, np.ceil((len(ratios) + 1) * level) / len(ratios)), method="higher"))
+
+
+def margins(groups: Strings, foretold_us: Floats, times: Sequence[Floats]) -> dict[str, float]:
+    """The margin of each group, and under "" the one of all, which groups with too few times have to take."""
+    ratios = [measured / us for measured, us in zip(times, foretold_us, strict=True)]
+
+    def of(rows: npt.NDArray[np.intp]) -> float:
+        return margin(np.concatenate([ratios[row] for row in rows]) if len(rows) else np.empty(0))
+
+    found = {"": of(np.arange(len(ratios)))}
+    for group in sorted(set(groups)):
+        rows = np.flatnonzero(groups == group)
+        if sum(len(ratios[row]) for row in rows) >= LEAST_TIMES:
+            found[str(group)] = of(rows)
+    return found
+
+
+def with_margin(by_group: Mapping[str, float], groups: Strings) -> Floats:
+    return np.array([by_group.get(str(group), by_group[""]) for group in groups], float)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A predictor with its margins."""
+
+    predictor: Predictor
+    by_kind: Mapping[str, float]
+
+    @classmethod
+    def on(cls, predictor: Predictor, unseen: Examples) -> "Judged":
+        return cls(predictor, margins(unseen.kinds, predictor.p95_us(unseen), unseen.times))
+
+    @property
+    def name(self) -> str:
+        return self.predictor.name
+
+    def foretell(self, examples: Examples) -> tuple[Floats, Floats]:
+        """Median and p95."""
+        late = self.predictor.p95_us(examples) * with_margin(self.by_kind, examples.kinds)
+        middle = self.predictor.median_us(examples)
+        return middle, np.maximum(middle, late)
+
+
+class Chosen:
+    """For each class of block, the predictor that errs least; tables first where they err alike."""
+
+    name = "chosen"
+
+    def __init__(self, rivals: Sequence[Judged], unseen: Examples) -> None:
+        self._rivals = rivals
+        wrong = [errors(unseen.times, rival.predictor.median_us(unseen)) for rival in rivals]
+
+        def best(rows: npt.NDArray[np.bool_]) -> int:
+            return int(np.argmin([each[rows].mean() for each in wrong]))
+
+        self._of = {str(kind): best(unseen.kinds == kind) for kind in sorted(set(unseen.kinds))}
+        self._else = best(np.ones(len(unseen), bool))
+
+    @property
+    def names(self) -> dict[str, str]:
+        return {kind: self._rivals[number].name for kind, number in self._of.items()}
+
+    def foretell(self, examples: Examples) -> tuple[Floats, Floats]:
+        """Median and p95."""
+        numbers = np.array([self._of.get(str(kind), self._else) for kind in examples.kinds], np.intp)
+        middles, lates = zip(*(rival.foretell(examples) for rival in self._rivals), strict=True)
+        rows = np.arange(len(examples))
+        return np.array(middles)[numbers, rows], np.array(lates)[numbers, rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Learning:
+    """All that came of some co-runs."""
+
+    rivals: Sequence[Judged]
+    chosen: Chosen
+    by_bundle: Mapping[str, float]  # margin of a whole model's time over the sum of its blocks' medians
+
+    def foretell(self, examples: Examples) -> dict[str, tuple[Floats, Floats]]:
+        """Median and p95, by name of who foretells."""
+        return {each.name: each.foretell(examples) for each in (*self.rivals, self.chosen)}
+
+    def foretell_whole(self, examples: Examples) -> "Wholes":
+        wholes = wholes_of(examples, self.chosen.foretell(examples)[0])
+        return replace(wholes, late_us=wholes.middle_us * with_margin(self.by_bundle, wholes.bundles))
+
+
+def learn(seen: Examples, unseen: Examples, seed: int) -> Learning:
+    """From `seen`; margins and choice are from `unseen`. Without xgboost there are the tables to choose from."""
+    predictors: list[Predictor] = [Table(), Anchored()]
+    if has_trees():
+        predictors.append(Learnt(seen, seed))
+    rivals = [Judged.on(predictor, unseen) for predictor in predictors]
+    chosen = Chosen(rivals, unseen)
+    wholes = wholes_of(unseen, chosen.foretell(unseen)[0])
+    return Learning(rivals, chosen, margins(wholes.bundles, wholes.middle_us, wholes.times))
+
+
+def has_trees() -> bool:
+    return find_spec("xgboost") is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Wholes:
+    """Runs of whole models, one co-run a row: what the core sums up from blocks."""
+
+    bundles: Strings
+    middle_us: Floats
+    late_us: Floats
+    times: tuple[Floats, ...]
+
+
+def wholes_of(examples: Examples, middle_us: Floats) -> Wholes:
+    """The sums over the blocks of each co-run, of those in which no time of a block was discarded."""
+    found = []
+    for number in np.unique(examples.runs):
+        rows = np.flatnonzero(examples.runs == number)
+        if len({len(examples.times[row]) for row in rows}) == 1:
+            total = np.sum([examples.times[row] for row in rows], axis=0)
+            found.append((examples.keys[rows[0]].bundle, float(middle_us[rows].sum()), total))
+    middle = np.array([us for _, us, _ in found], float)
+    return Wholes(np.array([name for name, *_ in found], str), middle, middle, tuple(times for *_, times in found))
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A fold that was held out, and what was foretold of it."""
+
+    examples: Examples
+    by: Mapping[str, tuple[Floats, Floats]]  # median and p95, by name of who foretold
+    wholes: Wholes
+
+
+def trial(examples: Examples, alone: Examples, fold_of: Ints, seed: int) -> Iterator[Held]:
+    """Every example held out once, with its fold. Those `alone`, with nobody beside, are learnt from and never held out."""
+    for number in range(FOLDS):
+        held, judge = fold_of == number, fold_of == (number + 1) % FOLDS
+        learning = learn(examples.take(~held & ~judge).plus(alone), examples.take(judge), seed)
+        out = examples.take(held)
+        yield Held(out, learning.foretell(out), learning.foretell_whole(out))
