@@ -21,18 +21,30 @@ SIGMA = 1.4826  # a normal distribution's standard deviation over its median abs
 OVER = 1e6  # a slowdown beyond every rung
 
 
+Took = tuple[float, float]  # microseconds of a run by the clock, and on a CPU
+
+
+def timed(probe: Probe) -> Callable[[], Took]:
+    def run() -> Took:
+        before_ns = time.thread_time_ns()
+        took_us = probe.run()
+        return took_us, (time.thread_time_ns() - before_ns) / 1e3
+
+    return run
+
+
 class Probing:
     name = "probe"
 
-    def __init__(self, profile: HostProfile | None, why_none: str, run: Callable[[], float] | None = None) -> None:
-        """`run` stands in for the probe's in tests. Raises SourceUnavailable without a profile, and where it feels nothing."""
+    def __init__(self, profile: HostProfile | None, why_none: str, run: Callable[[], Took] | None = None) -> None:
+        """`run` stands in for the probe in tests. Raises SourceUnavailable without a profile, or where it feels nothing."""
         if profile is None:
             raise SourceUnavailable(why_none)
         if profile.pressure(OVER) == 0.0:
             raise SourceUnavailable("the probe felt nothing of the ladder when this host was calibrated; choose another source")
         self._profile = profile
         self._gauge = Gauge(profile.probe)
-        self._run = Probe(profile.machine).run if run is None else run
+        self._run = run or timed(Probe(profile.machine))
         self._next_us = 0
         self._spread = SIGMA * profile.probe.spread
         self.error = max(LEAST_ERROR, profile.pressure(1.0 + self._spread))
@@ -44,11 +56,9 @@ class Probing:
     def read(self, now_us: int, own: Own) -> Pressed | None:
         if own.idle_cores == 0 or now_us < self._next_us:
             return None
-        before_ns = time.thread_time_ns()
-        took_us = self._run()
-        on_cpu_us = (time.thread_time_ns() - before_ns) / 1e3
-        self._next_us = now_us + round((on_cpu_us + BESIDES_US) / MOST_SHARE)
+        took_us, on_cpu_us = self._run()
         slowdown = self._gauge.slowdown(min(took_us, on_cpu_us))
+        self._next_us = now_us + round(((slowdown or 1.0) * self._profile.probe.median_us + BESIDES_US) / MOST_SHARE)
         if slowdown is None:
             return None
         pressure, above = self._profile.pressure(slowdown), self._profile.pressure(slowdown * (1.0 + self._spread))

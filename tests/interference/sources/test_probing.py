@@ -1,0 +1,111 @@
+"""The probe as a source: within its budget, in idle slots, and deaf to what is not the memory path."""
+
+import math
+
+import pytest
+
+from veltair.errors import SourceUnavailable
+from veltair.interference.probe import Probe
+from veltair.interference.sources import Own
+from veltair.interference.sources.probing import BESIDES_US, MOST_SHARE, Probing, timed
+
+from ..profiles import profile, stream
+
+QUIET_US = profile().probe.median_us
+
+
+class Probes:
+    """A probe that takes what it is told to, and counts."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+        self.spent_us = 0.0
+        self.slowdown = 1.0
+        self.waits = 0.0  # of its own time, for a CPU
+
+    def __call__(self) -> tuple[float, float]:
+        on_cpu_us = QUIET_US * self.slowdown
+        self.runs += 1
+        self.spent_us += on_cpu_us
+        return on_cpu_us * (1.0 + self.waits), on_cpu_us
+
+
+def idle(pressure: float = 0.0) -> Own:
+    return Own(0, pressure, 1)
+
+
+def probing(probes: Probes) -> Probing:
+    return Probing(profile(), "", probes)
+
+
+def test_a_slowdown_reads_as_the_rung_that_slows_the_probe_so() -> None:
+    probes = Probes()
+    source = probing(probes)
+    probes.slowdown = 1.4
+    reading = source.read(0, idle())
+    assert reading is not None
+    assert reading.pressure == pytest.approx(0.75)
+    assert 0.05 <= reading.error <= 0.2
+
+
+def test_own_units_are_taken_off_and_make_it_less_sure() -> None:
+    probes = Probes()
+    probes.slowdown = 1.4
+    reading = probing(probes).read(0, idle(pressure=0.5))
+    assert reading is not None
+    assert reading.pressure == pytest.approx(0.25)
+    assert reading.error == 0.25
+
+
+def test_it_waits_for_an_idle_core() -> None:
+    probes = Probes()
+    source = probing(probes)
+    assert source.read(0, Own(0, 0.0, 0)) is None
+    assert probes.runs == 0
+
+
+@pytest.mark.parametrize("slowdown", [1.0, 1.6, 5.0])
+def test_it_takes_at_most_half_a_percent_of_a_core(slowdown: float) -> None:
+    probes = Probes()
+    source = probing(probes)
+    probes.slowdown = slowdown
+    for now_us in range(0, 10_000_000, 1_000):
+        source.read(now_us, idle())
+    assert probes.spent_us + probes.runs * BESIDES_US <= 1.01 * MOST_SHARE * 10_000_000
+    assert probes.runs >= 80
+
+
+def test_waiting_for_a_core_is_not_waiting_for_memory() -> None:
+    """Somebody computes on the core that the probe runs on: it is set aside in the middle, and no slower for it."""
+    probes = Probes()
+    probes.waits = 40.0
+    reading = probing(probes).read(0, idle())
+    assert reading is not None
+    assert reading.pressure == 0.0
+
+
+@pytest.mark.parametrize("us", [math.nan, 0.0, -5.0, 1e9, math.inf])
+def test_what_cannot_be_true_is_discarded_and_counted(us: float) -> None:
+    source = Probing(profile(), "", lambda: (us, us))
+    assert source.read(0, idle()) is None
+    assert source.discarded == 1
+    assert source.read(1_000_000, idle()) is None
+    assert source.discarded == 2  # it is tried again all the same
+
+
+def test_without_a_profile_it_says_what_to_do() -> None:
+    with pytest.raises(SourceUnavailable, match="stale: it was made under Linux 5; run: veltair calibrate"):
+        Probing(None, "the profile is stale: it was made under Linux 5; run: veltair calibrate")
+
+
+@pytest.mark.parametrize("ladder", [(), stream(1.0, 1.01)])
+def test_where_it_felt_nothing_of_the_ladder_it_is_no_source(ladder: tuple[object, ...]) -> None:
+    with pytest.raises(SourceUnavailable, match="felt nothing"):
+        Probing(profile(ladder=ladder), "")
+
+
+def test_the_real_one_tells_its_time_and_its_cpu_time() -> None:
+    small = profile().machine
+    took_us, on_cpu_us = timed(Probe(small))()
+    assert took_us > 0
+    assert on_cpu_us > 0

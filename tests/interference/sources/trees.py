@@ -1,0 +1,23 @@
+"""Files of /proc as Linux writes them, below a root of the test's own."""
+
+from pathlib import Path
+
+PRESSURE = "some avg10=0.00 avg60=0.00 avg300=0.00 total={}\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"
+
+
+def write_stat(root: Path, *, busy_us: int = 0, idle_us: int = 0, iowait_us: int = 0, stolen_us: int = 0, cpus: int = 2) -> None:
+    """/proc/stat with sums of all CPUs since boot; what is not whole hundredths of a second is cut off, as the kernel does."""
+    ticks = [us // 10_000 for us in (busy_us, 0, 0, idle_us, iowait_us, 0, 0, stolen_us)]
+    line = " ".join(map(str, [*ticks, 0, 0]))
+    lines = [f"cpu  {line}", *(f"cpu{cpu} {line}" for cpu in range(cpus)), "intr 16732723 0 0", "ctxt 73208584"]
+    _write(root / "proc/stat", "\n".join(lines) + "\n")
+
+
+def write_pressure(root: Path, *, cpu_us: int = 0, memory_us: int = 0) -> None:
+    _write(root / "proc/pressure/cpu", PRESSURE.format(cpu_us))
+    _write(root / "proc/pressure/memory", PRESSURE.format(memory_us))
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
