@@ -118,7 +118,8 @@ def test_the_kernel_writes_groups_as_they_are_parsed(group: int) -> None:
     before, after = (parse_group(os.read(group, 4096)) for _ in range(2))
     counted = after.since(before)
     assert counted is not None
-    assert counted == pytest.approx([after.enabled_ns - before.enabled_ns] * 2, rel=0.5)  # both are clocks
+    leader, _ = counted  # some kernels bring the followers of a software group up to date at timer ticks only
+    assert leader == pytest.approx(after.enabled_ns - before.enabled_ns, rel=0.5)  # it is a clock
 
 
 def test_the_kernel_writes_inherited_counters_as_they_are_parsed() -> None:
