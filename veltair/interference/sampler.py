@@ -5,8 +5,9 @@ measured, the more the surer. Who sees only CPU use moves it when that use makes
 with anything between nothing and all that a core can stream, so half of it is expected and nothing is sure until it is
 measured; of those who end, their part is gone at once. Between measurements it holds, and becomes less sure.
 
-`Hysteresis` stands between estimate and scheduler. It rises sooner than it falls, and noise within its band changes nothing:
-while the truth is constant and readings scatter by no more than the band, it speaks at most once.
+`Hysteresis` stands between estimate and scheduler. It rises sooner than it falls, and never swings: while the truth is constant
+and estimates scatter by no more than NOISE, it speaks at most once. (What is told is within half a step of an estimate, hence
+within NOISE and half a step of all others, which is less than BAND. And from NOTHING on no estimate is above BAND.)
 """
 
 import logging
@@ -21,10 +22,10 @@ DRIFT_PER_S = 0.3  # of the pressure that the same outsiders make: standard devi
 SURPRISE = 3.0  # standard deviations: then something has begun or ended, and what was believed before is worth nothing
 LEAST_CORES = 0.25  # of others' CPU use: less is an error of reading, or the system's housekeeping
 
-BAND = 0.15  # of pressure: about two steps of the tables
-RISE, FALL = 2, 3  # readings in a row beyond the band before it is told
-NOTHING = 0.05  # as good as no pressure, if it stays there
-STEPS = 16  # of the scheduler's tables: told in those
+STEP = 1 / 16  # of the scheduler's tables: told in those
+NOTHING, NOISE, BAND = STEP, 2 * STEP, 3 * STEP
+RISE, FALL = 2, 3  # estimates in a row beyond the band before it is told
+STAYS = 2 * FALL  # in a row below NOTHING, until what little was told is taken back
 
 _logger = logging.getLogger(__name__)
 
@@ -63,9 +64,16 @@ class Estimate:
             return
         before, after = min(1.0, self.cores), min(1.0, cores)  # one core that streams is full pressure
         self.cores = cores
-        moved = (after - before) / 2 if after > before else self.pressure * (after / before - 1.0) if before else 0.0
-        self.pressure = min(1.0, max(0.0, self.pressure + moved))
-        self._spread(moved**2)
+        if after > before:
+            more = (after - before) / 2
+            self.pressure = min(1.0, self.pressure + more)
+            self._spread(more**2)
+        elif before:
+            left = after / before
+            gone = self.pressure * (1.0 - left)
+            self.pressure -= gone
+            self._variance *= left**2
+            self._spread(left * gone**2)  # it is not known who of them has ended; of all, it is
 
     def measured(self, pressure: float, error: float) -> None:
         off = pressure - self.pressure
@@ -89,10 +97,10 @@ class Hysteresis:
         self._above = self._above + 1 if estimate > self.told + BAND else 0
         self._below = self._below + 1 if estimate < self.told - BAND else 0
         self._near_nothing = self._near_nothing + 1 if estimate < NOTHING < self.told else 0
-        if self._above < RISE and self._below < FALL and self._near_nothing < 2 * FALL:
+        if self._above < RISE and self._below < FALL and self._near_nothing < STAYS:
             return None
         self._above = self._below = self._near_nothing = 0
-        self.told = 0.0 if estimate < NOTHING else round(estimate * STEPS) / STEPS
+        self.told = 0.0 if estimate < NOTHING else round(estimate / STEP) * STEP
         return self.told
 
 
@@ -165,6 +173,7 @@ class Sampler:
         except SourceUnavailable as gone:
             name = group.source.name
             group.lost(gone)
+            self._estimate = Estimate()
             _logger.warning(
                 "source %s of pressure is gone: %s; reading %s from now on",
                 name, gone, group.source.name if group.source is not None else "what is left",

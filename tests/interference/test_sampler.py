@@ -1,0 +1,282 @@
+"""What the scheduler is told: soon after an outsider begins or ends, and never to and fro."""
+
+import logging
+import random
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from veltair.errors import SourceUnavailable
+from veltair.interference.sampler import BAND, NOISE, NOTHING, Estimate, Hysteresis, Sampler
+from veltair.interference.sources import Own, Pressed, Reading, Used
+from veltair.interference.sources.choose import AUTO, OPEN, Surroundings, open_groups
+from veltair.interference.sources.probing import Probing
+from veltair.interference.sources.runqueue import RunQueue
+
+from .profiles import profile
+from .sources.trees import write_stat
+
+LOOK_US = 20_000
+OWN = Own(0, 0.0, 1)
+HERE = Surroundings(20_000.0)
+
+
+class Says:
+    """A source that says what the test wants; an error it raises."""
+
+    def __init__(self, name: str, *words: Reading | SourceUnavailable | None) -> None:
+        self.name = name
+        self.error = 0.5
+        self.discarded = 0
+        self.closed = False
+        self.heard: list[Own] = []
+        self._words = list(words)
+
+    def read(self, now_us: int, own: Own) -> Reading | None:
+        self.heard.append(own)
+        word = self._words.pop(0) if len(self._words) > 1 else self._words[0]
+        if isinstance(word, SourceUnavailable):
+            raise word
+        return word
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def refuses(why: str) -> Callable[[Surroundings], Any]:
+    def refuse(here: Surroundings) -> Any:
+        raise SourceUnavailable(why)
+
+    return refuse
+
+
+def sampler(**sources: Any) -> Sampler:
+    """Of all sources by their usual order; those not given refuse."""
+    openers = {name: refuses("not here") for name in OPEN}
+    openers |= {name: made if callable(made) else (lambda here, made=made: made) for name, made in sources.items()}
+    return Sampler(open_groups("auto", HERE, openers))
+
+
+def pressed(pressure: float, error: float = 0.05) -> Pressed:
+    return Pressed(0, pressure, error)
+
+
+def used(cores: float) -> Used:
+    return Used(0, cores)
+
+
+def looks(of: Sampler, count: int, own: Own = OWN) -> list[float]:
+    """What is told in so many looks."""
+    told = (of.sample(look * LOOK_US, own) for look in range(1, count + 1))
+    return [pressure for pressure in told if pressure is not None]
+
+
+class Hosted:
+    """Two CPUs, our service at work on them for a share of the time, and an outsider that streams while it is on."""
+
+    def __init__(self, root: Path, seed: int, *, idle: float = 1.0, ours: float = 0.0) -> None:
+        self.now_us = 10_000_000
+        self.streams = False
+        self._root, self._chance = root, random.Random(seed)
+        self._idle, self._ours = idle, ours
+        self._busy_us = self._own_us = 0.0
+        self._total_us = 2 * self.now_us
+        self._write()
+        quiet = profile()
+        openers = {name: refuses("not here") for name in OPEN}
+        openers["probe"] = lambda here: Probing(quiet, "", self._probe)
+        openers["runqueue"] = lambda here: RunQueue(root)
+        self.sampler = Sampler(open_groups("auto", HERE, openers))
+
+    def _probe(self) -> tuple[float, float]:
+        us = profile().probe.median_us * (1.5 if self.streams else 1.0) * self._chance.gauss(1.0, 0.04)
+        return us, us
+
+    def _write(self) -> None:
+        write_stat(self._root, busy_us=int(self._busy_us), idle_us=int(self._total_us - self._busy_us))
+
+    def until(self, end_us: int) -> Iterator[float]:
+        """Look on until then; yields what is told."""
+        while self.now_us < end_us:
+            look_us = self._chance.randint(LOOK_US, LOOK_US + 5_000)  # a thread wakes a little late
+            self.now_us += look_us
+            self._total_us += 2 * look_us
+            self._busy_us += look_us * (self._ours + self.streams)
+            self._own_us += look_us * self._ours
+            self._write()
+            own = Own(int(self._own_us * 1000), 0.2 * self._ours, int(self._chance.random() < self._idle))
+            told = self.sampler.sample(self.now_us, own)
+            if told is not None:
+                yield told
+
+
+def switches(host: Hosted, chance: random.Random, count: int) -> list[int]:
+    """The outsider starts and stops at random; how long until that was told, each time. Looks fall at random in between."""
+    took_us = []
+    for _ in range(count):
+        host.streams = not host.streams
+        began_us = host.now_us
+        for told in host.until(began_us + chance.randint(200_000, 600_000)):
+            if (told >= 0.5) if host.streams else (told <= NOISE):
+                took_us.append(host.now_us - began_us)
+                break
+        list(host.until(began_us + 600_000))
+    return took_us
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("idle", "ours"), [(1.0, 0.0), (0.5, 1.0)], ids=["idle", "half-busy"])
+def test_an_outsider_that_comes_and_goes_at_random_is_told_within_a_tenth_of_a_second(
+    tmp_path: Path, seed: int, idle: float, ours: float
+) -> None:
+    host = Hosted(tmp_path, seed, idle=idle, ours=ours)
+    assert list(host.until(host.now_us + 500_000)) == []
+    took_us = switches(host, random.Random(seed), 20)
+    assert len(took_us) == 20
+    assert max(took_us) <= 100_000
+
+
+def test_while_all_cores_are_ours_an_outsider_is_taken_for_half_of_what_it_could_press(tmp_path: Path) -> None:
+    host = Hosted(tmp_path, 0, idle=0.0, ours=1.0)
+    list(host.until(host.now_us + 300_000))
+    host.streams = True
+    assert list(host.until(host.now_us + 300_000))[-1] == pytest.approx(0.5, abs=0.1)
+    host.streams = False
+    assert list(host.until(host.now_us + 300_000))[-1] == 0.0
+
+
+@given(
+    truth=st.floats(0, 1),
+    noise=st.lists(st.floats(-NOISE / 2, NOISE / 2), min_size=20, max_size=200),
+    told=st.sampled_from([0.0, 0.25, 1.0]),
+)
+@example(truth=NOTHING, noise=[-NOISE / 2] * 20 + [NOISE / 2] * 20, told=0.0)
+@example(truth=0.25, noise=[NOISE / 2] * 5 + [-NOISE / 2] * 30, told=0.0)
+def test_noise_within_the_band_is_told_at_most_once(truth: float, noise: list[float], told: float) -> None:
+    hysteresis = Hysteresis()
+    hysteresis.told = told
+    changes = [hysteresis.tell(min(1.0, max(0.0, truth + each))) for each in noise]
+    assert sum(change is not None for change in changes) <= 1
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=100))
+def test_whatever_comes_it_changes_at_most_every_second_look_and_ends_near_what_stays(estimates: list[float]) -> None:
+    hysteresis = Hysteresis()
+    told = [hysteresis.tell(estimate) is not None for estimate in estimates]
+    assert not any(a and b for a, b in pairwise(told))
+    for _ in range(10):
+        hysteresis.tell(estimates[-1])
+    assert abs(hysteresis.told - estimates[-1]) <= BAND
+
+
+def test_one_wild_estimate_changes_nothing() -> None:
+    hysteresis = Hysteresis()
+    assert [hysteresis.tell(p) for p in (0.0, 1.0, 0.0, 1.0, 0.0)] == [None] * 5
+
+
+def test_it_rises_sooner_than_it_falls() -> None:
+    hysteresis = Hysteresis()
+    assert [hysteresis.tell(0.75) for _ in range(3)] == [None, 0.75, None]
+    assert [hysteresis.tell(0.0) for _ in range(4)] == [None, None, 0.0, None]
+
+
+def test_what_computes_but_does_not_stream_is_no_pressure() -> None:
+    """One measured idle slot is enough to know."""
+    told = sampler(probe=Says("probe", pressed(0.0)), runqueue=Says("runqueue", used(0.0), used(0.0), used(1.0)))
+    assert looks(told, 50) == []
+    assert told.outside.cores == 1.0
+
+
+def test_pressure_without_anybody_on_our_cpus_is_believed_who_measured_it() -> None:
+    """Another virtual machine on the same memory."""
+    told = sampler(probe=Says("probe", pressed(0.0), pressed(0.8)), runqueue=Says("runqueue", used(0.0)))
+    assert looks(told, 10) == [pytest.approx(0.8, abs=0.07)]
+
+
+def test_what_was_measured_holds_until_cpu_use_makes_a_step() -> None:
+    probe = Says("probe", pressed(0.9), pressed(0.9), None)  # afterwards, no slot is idle
+    usage = Says("runqueue", *[used(1.0)] * 50, used(0.0))
+    told = sampler(probe=probe, runqueue=usage)
+    assert looks(told, 50) == [pytest.approx(0.9, abs=0.07)]
+    assert looks(told, 3) == [0.0]
+
+
+def test_stolen_time_adds_to_what_runs_here() -> None:
+    told = sampler(runqueue=Says("runqueue", used(0.5)), steal=Says("steal", used(0.5)))
+    looks(told, 3)
+    assert told.outside.cores == 1.0
+
+
+def test_a_source_that_vanishes_gives_way_to_the_next(caplog: pytest.LogCaptureFixture) -> None:
+    counters = Says("perf", pressed(0.0), SourceUnavailable("a read of counters gave 0 bytes: they are gone"))
+    told = sampler(perf=counters, probe=Says("probe", pressed(0.8)))
+    assert told.sources == ("perf",)
+    with caplog.at_level(logging.WARNING):
+        assert looks(told, 10) == [pytest.approx(0.8, abs=0.07)]
+    assert told.sources == ("probe",)
+    assert counters.closed
+    assert "source perf of pressure is gone: a read of counters gave 0 bytes: they are gone; reading probe" in caplog.text
+    assert "perf: a read of counters gave 0 bytes: they are gone" in told.refused
+
+
+def test_when_the_last_source_has_gone_nothing_is_claimed_any_more() -> None:
+    gone = SourceUnavailable("gone")
+    told = sampler(runqueue=Says("runqueue", *[used(1.0)] * 5, gone))
+    assert looks(told, 5) == [0.5]
+    assert looks(told, 20) == [0.0]
+    assert told.sources == ()
+
+
+def test_units_are_learnt_from_only_while_nobody_else_is_seen() -> None:
+    units = Says("residuals", None)
+    told = sampler(residuals=units, runqueue=Says("runqueue", *[used(0.0)] * 3, used(1.0)))
+    looks(told, 10)
+    assert [own.alone for own in units.heard] == [True] * 4 + [False] * 6
+
+
+def test_the_choice_is_told_with_its_error_and_what_was_refused() -> None:
+    told = sampler(probe=Says("probe", None), psi=Says("psi", None))
+    assert told.describe() == (
+        "probe ±0.50, psi ±0.50; not perf: not here; not residuals: not here; not runqueue: not here; not steal: not here"
+    )
+
+
+def test_a_source_that_is_named_is_the_only_one_or_an_error() -> None:
+    assert Sampler(open_groups("residuals", HERE)).sources == ("residuals",)
+    with pytest.raises(SourceUnavailable, match="source 'probe' cannot be used here: no profile of this host"):
+        open_groups("probe", HERE)
+    assert open_groups("off", HERE) == ()
+
+
+def test_every_source_has_a_place() -> None:
+    from veltair.config import SOURCES
+
+    assert sorted(name for group in AUTO for name in group) == sorted(SOURCES) == sorted(OPEN)
+
+
+def test_an_outsiders_part_goes_with_it() -> None:
+    estimate = Estimate()
+    estimate.used(2.0)
+    estimate.measured(0.9, 0.05)
+    estimate.used(0.5)
+    assert estimate.pressure == pytest.approx(0.45, abs=0.02)
+    estimate.used(0.1)
+    assert estimate.pressure == 0.0
+
+
+@given(st.lists(st.tuples(st.booleans(), st.floats(0, 64), st.floats(0.01, 0.5)), max_size=50))
+def test_an_estimate_is_a_pressure_whatever_it_is_told(words: Sequence[tuple[bool, float, float]]) -> None:
+    estimate = Estimate()
+    for now_us, (measures, value, error) in enumerate(words):
+        estimate.passes(now_us * LOOK_US)
+        if measures:
+            estimate.measured(min(1.0, value), error)
+        else:
+            estimate.used(value)
+        assert 0.0 <= estimate.pressure <= 1.0
+        assert 0.0 <= estimate.error <= 0.5
