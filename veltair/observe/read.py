@@ -60,7 +60,7 @@ def _decode_lines(path: Path, lines: Sequence[bytes]) -> tuple[list[Record], int
         try:
             record = decode_record(line)
         except msgspec.ValidationError as e:
-            raise _bad_record(path, number, line, e, version) from e
+            raise bad_record(path, number, line, e, version) from e
         except (msgspec.DecodeError, UnicodeDecodeError) as e:
             if torn_at is not None:
                 raise _bad_line(path, *torn_at) from e
@@ -81,7 +81,7 @@ def _bad_line(path: Path, number: int, error: Exception) -> LogError:
     return LogError(f"log {str(path)!r}, line {number}: not JSON ({error}); remove that line, or restore the file from a copy")
 
 
-def _bad_record(path: Path, number: int, line: bytes, error: Exception, version: str) -> LogError:
+def bad_record(path: Path, number: int, line: bytes, error: Exception, version: str) -> LogError:
     where = f"log {str(path)!r}, line {number}"
     try:
         content = msgspec.json.decode(line)
