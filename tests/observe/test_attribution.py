@@ -20,6 +20,7 @@ from veltair.observe.records import (
     Dispatched,
     Dropped,
     Finished,
+    PressureTold,
     Record,
     Refused,
     Started,
@@ -167,6 +168,30 @@ def test_co_runners_share_a_slowdown_by_their_traffic() -> None:
 def test_a_co_runner_without_traffic_slows_nobody() -> None:
     log = Log().arrive(0, "ads").start(0, "ads", 1, 0).arrive(0, "docs", "tender").start(0, "docs", 2, 1)
     assert parts(log.end(1500, 2, 1500).split()["docs"]) == ({}, {}, 0, 500)
+
+
+def test_outsiders_share_what_the_tables_explain_by_their_pressure() -> None:
+    log = Log().also(PressureTold(0, 0.25, 0.1, 0.0)).arrive(0, "ads", "half").start(0, "ads", 1, 0)
+    split = log.arrive(0, "docs", "tender").start(0, "docs", 2, 1).end(1600, 2, 1600).split()["docs"]
+    assert parts(split) == ({}, {"ads": 400}, 200, 0)
+
+
+def test_outsiders_that_come_and_go_press_for_the_time_they_were_there() -> None:
+    log = Log().arrive(0, "docs", "tender").start(0, "docs", 1).also(PressureTold(300, 1.0, 0.1, 0.0))
+    split = log.also(PressureTold(600, 0.0, 0.1, 0.0)).end(1250, 1, 1250).split()["docs"]
+    assert parts(split) == ({}, {}, 240, 10)  # 300 of 1250 us
+
+
+def test_outsiders_on_the_very_cores_are_blamed_beyond_the_tables_up_to_the_time_they_used() -> None:
+    def beside(cores: float, measured_us: int) -> tuple[int, int]:
+        log = Log().also(PressureTold(0, 0.0, 0.1, cores)).arrive(0, "docs").start(0, "docs", 1)
+        split = log.end(measured_us, 1, measured_us).split()["docs"]
+        return split.outsiders_us, split.self_us
+
+    assert beside(1.0, 1900) == (900, 0)  # half of two cores can double a time
+    assert beside(1.0, 2500) == (1000, 500)
+    assert beside(5.0, 2500) == (1500, 0)
+    assert beside(0.0, 2500) == (0, 1500)
 
 
 def test_fewer_cores_than_it_would_have_alone_are_a_requests_own() -> None:
@@ -329,6 +354,7 @@ any_record = st.one_of(
     st.builds(Completed, times, requests, st.sampled_from(["ads", "docs"]), names, times, times, times),
     st.builds(Dropped, times, requests, st.just("ads"), names, st.just("cancelled"), st.just("")),
     st.builds(WeightsLoaded, times, names),
+    st.builds(PressureTold, times, st.floats(0, 1), st.floats(0, 1), st.floats(0, 64)),
 )
 
 

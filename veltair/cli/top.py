@@ -119,7 +119,7 @@ def _plain(now: Now) -> dict[str, object]:
 
 def _rendered(now: Now) -> RenderableType:
     at = datetime.fromtimestamp(now.wall_time_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    outside = f", outside pressure {_percent(now.outside_pressure)}" if now.outside_pressure else ""
+    outside = f"; others press {_percent(now.outside_pressure)} and use {now.outside_cores:.1f} cores" if now.sources else ""
     head = (
         f"{at} UTC, last {now.window_us / 1e6:.3g} s; policy {now.policy}; {now.busy:.1f} of {now.cores} cores leased, "
         f"{now.running} units running, {now.waiting} requests waiting{outside}"

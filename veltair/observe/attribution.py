@@ -7,8 +7,8 @@ Rules of the split
    tenants, and other requests of its own. While nobody held any, or its model's weights were on the way, it waited by itself.
 3. Running beside others: a unit's slowdown is its measured time less its variants' quiet time on these cores. As much of it
    as the tables explain by the pressure it felt is shared in proportion to the pressure: what each co-runner moves over memory
-   as a share of the bandwidth, and what outsiders pressed. What more of it there is falls to outsiders as far as the time
-   they took of the machine explains it, since they may hold the very cores, for which there are no tables.
+   as a share of the bandwidth, and what outsiders pressed. What more of it there is falls to outsiders as far as the CPU time
+   that they used would explain it, had they used it on these cores.
 4. In a batch, the time beyond that of one request is shared among the other members.
 5. What is left is its own: fewer cores or other variants than it would have alone, hand-overs, and times that stray. It may be
    below nought, since kernels may be quicker than their tables. No other part is, and all add up to the excess exactly.
@@ -24,7 +24,18 @@ from math import inf
 
 from veltair.core.values import Precision
 from veltair.observe.read import Run
-from veltair.observe.records import Arrived, Completed, Dispatched, Dropped, Finished, Record, Refused, Started, WeightsLoaded
+from veltair.observe.records import (
+    Arrived,
+    Completed,
+    Dispatched,
+    Dropped,
+    Finished,
+    PressureTold,
+    Record,
+    Refused,
+    Started,
+    WeightsLoaded,
+)
 from veltair.observe.tables import Tables, UnitTimes
 
 
@@ -108,7 +119,7 @@ class _Open:
     tenant: str
     model: str
     precision: Precision
-    queue: _Sums | None  # as the queue's sums stood when it began to wait; None: it runs
+    queue: _Sums | None  # as these integrals stood when it began to wait; None: it runs
     waited: _Sums = field(default_factory=dict)
     slowed: _Sums = field(default_factory=dict)
     outsiders: float = 0.0
@@ -124,8 +135,9 @@ class _Unit:
     since_us: int
     times: UnitTimes | None
     press: float  # share of the bandwidth
-    pressed: _Sums  # as the sums stood when it began
+    pressed: _Sums  # this and the next are integrals as they stood when it began
     outside: float
+    taken: float
 
 
 class Attribution:
@@ -143,11 +155,13 @@ class Attribution:
         self._lease_on: dict[int, int] = {}  # core to lease
         self._held: _Sums = {}  # cores now, by tenant; of a unit that is a batch, each member's tenant holds its part
         self._press: _Sums = {}  # share of the bandwidth now
-        self.outside_pressure = 0.0  # as last told
+        self.outside_pressure = self.outside_cores = 0.0  # as last told
+        self._cores = max(1, len(started.cores))
         # Integrals until now, in microseconds. The difference of two moments is what happened between them.
         self._queue: _Sums = {}  # whose fault it was to wait
         self._pressed: _Sums = {}  # times pressure
-        self._outside = 0.0
+        self._outside = 0.0  # times their pressure
+        self._taken = 0.0  # times their share of the cores
 
     @property
     def waiting(self) -> int:
@@ -169,6 +183,8 @@ class Attribution:
                 self._open.pop(record.request, None)
             case WeightsLoaded():
                 self._waits_anew(record.model)
+            case PressureTold():
+                self.outside_pressure, self.outside_cores = record.pressure, record.cores
             case _:
                 pass
         return None
@@ -186,6 +202,7 @@ class Attribution:
             for tenant, press in self._press.items():
                 self._pressed[tenant] = self._pressed.get(tenant, 0.0) + past_us * press
         self._outside += past_us * self.outside_pressure
+        self._taken += past_us * min(1.0, self.outside_cores / self._cores)
 
     def _dispatched(self, record: Dispatched) -> None:
         for lease in {record.lease, *(self._lease_on.get(core, record.lease) for core in record.cores)}:
@@ -203,8 +220,8 @@ class Attribution:
         owners = Counter(member.tenant for member in members) or Counter((record.tenant,))
         shares = {tenant: count / owners.total() for tenant, count in owners.items()}
         press = 0.0 if times is None else min(1.0, times.traffic_bytes_per_us / self._tables.bandwidth_bytes_per_us)
-        pressed = dict(self._pressed)
-        self._units[record.lease] = _Unit(record.cores, members, shares, self._now_us, times, press, pressed, self._outside)
+        sums = dict(self._pressed), self._outside, self._taken
+        self._units[record.lease] = _Unit(record.cores, members, shares, self._now_us, times, press, *sums)
         self._lease_on.update((core, record.lease) for core in record.cores)
         _add(self._held, shares, len(record.cores))
         _add(self._press, shares, press)
@@ -242,13 +259,12 @@ class Attribution:
         outside = self._outside - unit.outside
         total = sum(felt.values()) + outside
         slowdown = max(0, measured_us - times.quiet_us)
-        if total <= 0 or not slowdown:
-            return {}, 0.0
         explained = min(slowdown, max(0, times.at(min(1.0, total / took_us)) - times.quiet_us))
-        taken = outside / took_us  # of the machine
-        rest = min(slowdown - explained, times.quiet_us * taken / (1.0 - taken) if taken < 1.0 else inf)
-        slowed = {tenant: explained * pressure / total for tenant, pressure in felt.items() if pressure > 0}
-        return slowed, explained * outside / total + (rest if outside > 0 else 0.0)
+        taken = (self._taken - unit.taken) / took_us
+        outsiders = min(slowdown - explained, times.quiet_us * taken / (1.0 - taken) if taken < 1.0 else inf)
+        if total > 0:
+            outsiders += explained * outside / total
+        return {tenant: explained * pressure / total for tenant, pressure in felt.items() if pressure > 0}, outsiders
 
     def _share_ride(self, unit: _Unit, times: UnitTimes, measured_us: int) -> None:
         """Rule 4."""

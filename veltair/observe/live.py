@@ -51,7 +51,9 @@ class Now:
     busy: float  # cores under lease on average
     waiting: int
     running: int
-    outside_pressure: float
+    outside_pressure: float  # of processes that are not ours, as the scheduler was told
+    outside_cores: float  # that those use
+    sources: tuple[str, ...]  # which tell of them
     tenants: tuple[TenantNow, ...]
 
 
@@ -138,6 +140,8 @@ class Live:
             waiting=self._attribution.waiting,
             running=len(self._in_flight),
             outside_pressure=self._attribution.outside_pressure,
+            outside_cores=self._attribution.outside_cores,
+            sources=self.started.sources,
             tenants=tuple(self._tenants(begin_us, span_us, held, pressures)),
         )
 
