@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from veltair.config import ModelQos, ServeConfig, load_config, parse_config, parse_cores, with_options
+from veltair.config import Interference, ModelQos, ServeConfig, load_config, parse_config, parse_cores, with_options
 from veltair.errors import ConfigError
 from veltair.host import usable_cores
 
@@ -21,6 +21,9 @@ def test_a_file_is_read_with_units_as_people_write_them(tmp_path: Path) -> None:
         cores = [{CORE}]
         log = "decisions.jsonl"
         drain_timeout_s = 3
+        [interference]
+        source = "probe"
+        profile = "host.json"
         [tenants.shop.models.ocr-det]
         qos_ms = 60
         percentile = 0.99
@@ -47,6 +50,7 @@ def test_a_file_is_read_with_units_as_people_write_them(tmp_path: Path) -> None:
                 "ocr-rec": ModelQos(precision="fp32", priority=1, weight=2.0),
             },
         },
+        Interference("probe", Path("host.json")),
     )
 
 
@@ -68,6 +72,13 @@ def test_command_line_options_go_before_the_file() -> None:
         ({"policy": 3}, "policy = 3"),
         ({"drain_timeout_s": float("nan")}, "drain_timeout_s = nan"),
         ({"drain_timeout_s": -1}, "above 0"),
+        ({"interference": "off"}, r"interference = 'off' must be a table; write \[interference\]"),
+        (
+            {"interference": {"source": "counters"}},
+            "interference.source = 'counters' is no source of pressure; write one",
+        ),
+        ({"interference": {"source": 3}}, "interference.source = 3 is no source of pressure"),
+        ({"interference": {"sources": "perf"}}, "unknown key 'interference.sources'; known here: profile, source"),
         ({"tenants": {}}, "tenants is empty"),
         ({"tenants": {"a": {}}}, "tenant 'a' has no models"),
         ({"tenants": {"a": {"modles": {}}}}, r"unknown key 'tenants.a.modles'"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from veltair.core.events import DrainStarted, Event, ModelLoaded, RequestArrived, RequestCancelled
+from veltair.core.events import DrainStarted, Event, ModelLoaded, PressureChanged, RequestArrived, RequestCancelled
 from veltair.core.policies import POLICIES, make_policy
 from veltair.core.scheduler import Scheduler
 from veltair.core.values import CoreId, Machine
@@ -24,11 +24,12 @@ GOLDEN = Path(__file__).parent / "golden"
 
 @cache
 def recorded(policy: str) -> Run:
-    """A crowded run with noise, a request that is cancelled, and an end by draining."""
+    """A crowded run with noise, a request that is cancelled, an outsider that comes and goes, and an end by draining."""
     machine, mix = Machine((CoreId(0), CoreId(1)), 20_000.0), MIXES["mixed"]
     events: list[tuple[int, Event]] = list(timeline(mix, 1.1 * capacity_per_s(mix, 2), 1.5, seed=1))
     arrivals = [event.request for _, event in events if isinstance(event, RequestArrived)]
     events += [(request.arrived_us + 300, RequestCancelled(request.id)) for request in arrivals[::40]]
+    events += [(400_000, PressureChanged(0.75)), (900_000, PressureChanged(0.0))]
     events.append((1_400_000, DrainStarted()))
     steps: list[Step] = []
     play(Scheduler(machine, make_policy(policy)), events, world=Contended(20_000.0, noise=0.3, seed=2), watch=steps.append)
@@ -63,6 +64,15 @@ def test_a_fact_that_was_tampered_with_is_found() -> None:
     found = replay(tampered).difference
     assert found is not None
     assert found.at_us >= changed.at_us
+
+
+def test_a_change_of_outside_pressure_is_a_fact_too() -> None:
+    run = recorded("veltair")
+    forgotten = tuple(record for record in run.records if not isinstance(record, records.PressureTold))
+    assert len(run.records) - len(forgotten) == 2
+    found = replay(Run(run.started, forgotten, 0)).difference
+    assert found is not None
+    assert found.at_us >= 400_000
 
 
 def test_who_was_turned_away_at_the_door_is_no_decision() -> None:

@@ -11,6 +11,7 @@ within NOISE and half a step of all others, which is less than BAND. And from NO
 """
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -48,7 +49,7 @@ class Estimate:
 
     @property
     def error(self) -> float:
-        return self._variance**0.5
+        return math.sqrt(self._variance)
 
     def passes(self, now_us: int) -> None:
         """Time makes it less sure."""

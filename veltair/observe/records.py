@@ -151,8 +151,8 @@ class PressureTold(msgspec.Struct, frozen=True, tag="pressure"):
 
     at_us: int
     pressure: float  # 0..1
-    error: float  # one standard deviation
-    cores: float  # of CPU time that they use
+    error: float = 0.0  # one standard deviation
+    cores: float = 0.0  # of CPU time that they use
 
 
 class Woken(msgspec.Struct, frozen=True, tag="woken"):

@@ -4,7 +4,16 @@ from collections.abc import Iterator
 from typing import assert_never
 
 from veltair.core.actions import Action, Complete, Dispatch, Drop, EvictWeights, LoadWeights, Refuse
-from veltair.core.events import DrainStarted, ModelLoaded, RequestArrived, TimerFired, UnitFailed, UnitFinished, WeightsLoaded
+from veltair.core.events import (
+    DrainStarted,
+    ModelLoaded,
+    PressureChanged,
+    RequestArrived,
+    TimerFired,
+    UnitFailed,
+    UnitFinished,
+    WeightsLoaded,
+)
 from veltair.core.values import LeaseId, Model, ModelName, Request, RequestId
 from veltair.observe import records
 from veltair.simulate.virtual import Step
@@ -36,6 +45,8 @@ class StepRecords:
                 yield records.Finished(now_us, lease_id, request_id, now_us - since_us, failed=message)
             case WeightsLoaded(name):
                 yield records.WeightsLoaded(now_us, name)
+            case PressureChanged(pressure):
+                yield records.PressureTold(now_us, pressure)
             case TimerFired():
                 yield records.Woken(now_us)
             case DrainStarted():

@@ -61,7 +61,11 @@ class Own:
 class Source(Protocol):
     name: str
     error: float  # of the pressure it leads to, at best: one standard deviation
-    discarded: int  # readings that could not be true
+
+    @property
+    def discarded(self) -> int:
+        """Readings that could not be true."""
+        ...
 
     def read(self, now_us: int, own: Own) -> Reading | None:
         """None: nothing to tell this time. Raises SourceUnavailable where it has gone for good."""
