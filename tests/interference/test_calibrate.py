@@ -8,7 +8,7 @@ import pytest
 
 from veltair.errors import ProfileError
 from veltair.interference import calibrate as module
-from veltair.interference.calibrate import LEAST_ROUNDS, Peaks, Round, Window, calibrate, evaluate, undisturbed
+from veltair.interference.calibrate import LEAST_ROUNDS, Peaks, Round, Window, calibrate, evaluate, fewest, undisturbed
 from veltair.interference.machine import this_machine
 from veltair.interference.profile import Kind
 
@@ -50,10 +50,25 @@ def test_without_enough_quiet_rounds_all_count_and_it_is_said() -> None:
     assert "--force" in note
 
 
+def test_a_window_in_which_somebody_waited_for_its_core_does_not_count() -> None:
+    starved = Round(look(100), {FULL: Window([101.0] * 5, 2.0, waited=0.4)}, look(100))
+    _, [rung], notes = evaluate([*[a_round()] * LEAST_ROUNDS, *[starved] * 9])
+    assert (rung.slowdown_median, rung.gb_per_s, rung.disturbed, notes) == (1.5, 16.0, False, [])
+    assert fewest([a_round(), starved, a_round()]) == 2
+    waiting = Round(Window([100.0] * 5, waited=0.4), {FULL: Window([900.0] * 5, 16.0)}, look(100))
+    assert undisturbed([a_round(), waiting]) == [a_round()]
+
+
+def test_a_rung_whose_antagonists_always_waited_is_not_to_be_relied_on() -> None:
+    _, [rung], [note] = evaluate([Round(look(100), {FULL: Window([110.0] * 5, 2.0, waited=0.4)}, look(100))] * 9)
+    assert rung.disturbed
+    assert "somebody else ran on the antagonists' cores" in note
+
+
 def test_rounds_that_do_not_agree_about_a_rung_are_told() -> None:
     _, [rung], [note] = evaluate([a_round(felt=us) for us in (110, 300, 120, 500, 900)])
     assert rung.disturbed
-    assert note == "the rounds do not agree about stream 1"
+    assert note.startswith("do not rely on stream 100%")
 
 
 @pytest.mark.parametrize("absurd", [math.nan, math.inf, -5.0, 2e9])

@@ -1,8 +1,9 @@
 """Makes the host's profile: a while of each setting in turn, quiet ones among them, so that a drifting clock hits all alike.
 
 A round is a quiet look, every rung of the ladder in an order drawn anew, and a quiet look again. What a rung does to the probe
-is told by the quiet looks of its own round. A round whose quiet looks were not quiet is made again while there is time; where
-there was none, the profile says so. Bandwidth is read by the probe's own kernel, one process a core.
+is told by the quiet looks of its own round. What was disturbed is made again while there is time: a round whose quiet looks were
+slower than the others', a window in which probe or antagonist had to wait for its core. Where there was no time, the profile says
+so. Bandwidth is read by the probe's own kernel, one process a core.
 """
 
 import os
@@ -13,13 +14,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from random import Random
 
 import numpy as np
 
 from veltair import __version__
 from veltair.errors import ProfileError
-from veltair.interference.ladder import LADDER, Antagonists
+from veltair.interference.ladder import LADDER, Antagonists, waited_ns
 from veltair.interference.machine import Machine
 from veltair.interference.probe import Gauge, Probe, Quiet, plausible, quiet_of
 from veltair.interference.profile import SCHEMA_VERSION, Bandwidth, HostProfile, Kind, Rung
@@ -29,9 +31,12 @@ LEAST_ROUNDS = 5  # quiet ones; with fewer, all that were made count, and the pr
 LADDER_S = 35.0  # at most for all rounds, disturbed ones included
 WINDOW_S, SETTLE_S = 0.05, 0.01
 WARM_UP = 5  # runs of the probe after its core has slept
-RATES, RATE_S = 5, 0.1  # windows of a bandwidth; the best counts, since whatever disturbs only makes it slower
+RATES, RATE_S = 25, 0.02  # windows of a bandwidth; the best counts, since whatever disturbs only makes it slower
+MOST_WAITED = 0.05  # of a window: if probe or antagonists waited longer for their cores, others ran there
 STILL = 1.15  # a quiet look whose median is more than this times the usual one was not quiet
-AGREE = 0.2  # median absolute deviation of a rung's slowdown over rounds, as a share of it, beyond which they do not agree
+AGREE = 0.2  # rounds agree about a rung's slowdown while their median absolute deviation is no more than this share of it
+
+OURS = Path("/proc/thread-self/schedstat")
 
 Setting = tuple[Kind, float]
 Progress = Callable[[str, float], None]
@@ -44,6 +49,11 @@ class Window:
 
     times: Sequence[float]
     gb_per_s: float = 0.0
+    waited: float = 0.0  # share of the time in which the probe, or else an antagonist, waited for its core
+
+    @property
+    def disturbed(self) -> bool:
+        return self.waited > MOST_WAITED
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +114,9 @@ def calibrate(
 
 
 def evaluate(rounds: Sequence[Round]) -> tuple[Quiet, tuple[Rung, ...], list[str]]:
-    """The probe's quiet distribution, the ladder, and what was not as it should be. Raises ProfileError for times that
-    cannot be true, all of them.
+    """The probe's quiet distribution, the ladder, and what was not as it should be.
+
+    Raises ProfileError where no time can be true.
     """
     kept, notes = undisturbed(rounds), []
     if len(kept) < LEAST_ROUNDS:
@@ -119,8 +130,8 @@ def evaluate(rounds: Sequence[Round]) -> tuple[Quiet, tuple[Rung, ...], list[str
     except ValueError as error:
         raise ProfileError(f"{error}: this machine's clock cannot be trusted; calibrate again") from error
     ladder = tuple(rung for setting in rounds[0].felt if (rung := _rung(setting, kept)) is not None)
-    if wild := [f"{rung.kind} {rung.level:g}" for rung in ladder if rung.disturbed]:
-        notes.append(f"the rounds do not agree about {', '.join(wild)}")
+    if wild := [f"{rung.kind} {rung.level:.0%}" for rung in ladder if rung.disturbed]:
+        notes.append(f"do not rely on {', '.join(wild)}: somebody else ran on the antagonists' cores, or rounds do not agree")
     return quiet, ladder, notes
 
 
@@ -128,13 +139,22 @@ def undisturbed(rounds: Sequence[Round]) -> list[Round]:
     """Those that were quiet before and after. What is usual is the lower quartile of all quiet looks: disturbance only adds."""
     looks = sorted(look for each in rounds for look in each.looks)
     usual = looks[len(looks) // 4]
-    return [each for each in rounds if max(each.looks) <= STILL * usual < float("inf")]
+    still = [each for each in rounds if max(each.looks) <= STILL * usual < float("inf")]
+    return [each for each in still if not (each.before.disturbed or each.after.disturbed)]
+
+
+def fewest(rounds: Sequence[Round]) -> int:
+    """How many undisturbed windows the rung has that has fewest of them."""
+    kept = undisturbed(rounds)
+    return min((sum(not each.felt[setting].disturbed for each in kept) for setting in rounds[0].felt), default=len(kept))
 
 
 def _rung(setting: Setting, rounds: Sequence[Round]) -> Rung | None:
     """What it does to the probe, relative to the quiet looks of each round; None where no time can be true."""
+    sound = [each for each in rounds if not each.felt[setting].disturbed]
+    enough = len(sound) >= LEAST_ROUNDS
     medians, felt, moved, discarded = [], [], [], 0
-    for each in rounds:
+    for each in sound if enough else rounds:
         window, base = each.felt[setting], plausible(each.quiet)
         gauge = Gauge(quiet_of(base)) if base else None
         slowdowns = [s for us in window.times if gauge is not None and (s := gauge.slowdown(us)) is not None]
@@ -146,10 +166,9 @@ def _rung(setting: Setting, rounds: Sequence[Round]) -> Rung | None:
     if not medians:
         return None
     median = statistics.median(medians)
-    mad = statistics.median(abs(m - median) for m in medians)
-    kind, level = setting
+    agree = statistics.median(abs(m - median) for m in medians) <= AGREE * median
     p95 = float(np.percentile(felt, 95))
-    return Rung(kind, level, statistics.median(moved), median, p95, disturbed=mad > AGREE * median, discarded=discarded)
+    return Rung(*setting, statistics.median(moved), median, p95, disturbed=not (enough and agree), discarded=discarded)
 
 
 def _reads_gb_per_s(cores: Sequence[int], machine: Machine) -> float:
@@ -166,13 +185,11 @@ def _rounds(cores: Sequence[int], machine: Machine, random: Random, on_progress:
     rounds: list[Round] = []
     end = time.perf_counter() + LADDER_S
     with Antagonists(cores[1:], machine) as antagonists, _on(cores[0]):
-        good = 0
-        while good < ROUNDS and time.perf_counter() < end:
-            on_progress(good / ROUNDS)
+        while not rounds or (fewest(rounds) < ROUNDS and time.perf_counter() < end):
+            on_progress(fewest(rounds) / ROUNDS if rounds else 0.0)
             before = _look(probe, antagonists)
             felt = {setting: _look(probe, antagonists, *setting) for setting in random.sample(settings, len(settings))}
             rounds.append(Round(before, {setting: felt[setting] for setting in settings}, _look(probe, antagonists)))
-            good = len(undisturbed(rounds))
     on_progress(1.0)
     return rounds
 
@@ -182,9 +199,12 @@ def _look(probe: Probe, antagonists: Antagonists, kind: Kind | None = None, leve
     time.sleep(SETTLE_S)
     for _ in range(WARM_UP):
         probe.run()
-    before, start = antagonists.moved_bytes(), time.perf_counter_ns()
+    moved, start = antagonists.moved_bytes(), time.perf_counter_ns()
+    waits = waited_ns(OURS), antagonists.waited_ns()
     times = probe.for_seconds(WINDOW_S)
-    return Window(times, (antagonists.moved_bytes() - before) / (time.perf_counter_ns() - start))
+    took_ns, moved = time.perf_counter_ns() - start, antagonists.moved_bytes() - moved
+    waited = max(waited_ns(OURS) - waits[0], antagonists.waited_ns() - waits[1])
+    return Window(times, moved / took_ns, waited / took_ns)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from itertools import cycle
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
@@ -41,6 +42,7 @@ _WORKS: tuple[Work, ...] = ("rest", "cache", "stream", "compute", "read")
 _PIECE_BYTES = 128 << 10  # moved in one turn: about 10 us
 _LEAST_STREAM_BYTES, _MOST_STREAM_BYTES = 8 << 20, 64 << 20  # of each of the two arrays
 _SIDE = 128  # of the matrices: two of 64 KiB; a product takes some 40 us
+_LONGEST_TURN_NS = 200_000  # what takes longer was not run all the time, which is no reason to rest
 _POLL_S = 1e-3  # how soon one at rest notices
 _LINE = 8  # int64 in a cache line: no two write to the same one
 _PER_MILLE = 1000
@@ -93,6 +95,11 @@ class Antagonists:
         time.sleep(seconds)
         return (self.moved_bytes() - before) / (time.perf_counter_ns() - start) * 1e3
 
+    def waited_ns(self) -> float:
+        """How long one of them, on average, has waited for its core, since others ran there; 0 where nobody counts it."""
+        waits = [waited_ns(Path(f"/proc/{process.pid}/schedstat")) for process in self._processes]
+        return sum(waits) / max(1, len(waits))
+
     def _end(self) -> None:
         for process in self._processes:
             process.kill()
@@ -110,6 +117,14 @@ class Antagonists:
             pass_fds=[descriptor],
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
         )
+
+
+def waited_ns(schedstat: Path) -> int:
+    """Of a thread, by its file: nanoseconds it ran, nanoseconds it could have run and did not, time slices."""
+    try:
+        return int(schedstat.read_text().split()[1])
+    except (OSError, IndexError):
+        return 0
 
 
 def _map(descriptor: int) -> "memoryview[int]":
@@ -198,7 +213,7 @@ def _work(told: "memoryview[int]", parent: int, place: int, arrays: _Arrays) -> 
                 break
             if idle:
                 now = time.perf_counter_ns()
-                until = now + idle * (now - start)
+                until = now + idle * min(now - start, _LONGEST_TURN_NS)
                 while time.perf_counter_ns() < until:
                     pass
                 start = time.perf_counter_ns()
@@ -208,6 +223,7 @@ def main(arguments: Sequence[str]) -> None:
     """`PARENT DESCRIPTOR PLACE CORE STREAM_BYTES CACHE_BYTES`: work as the memory behind the descriptor says."""
     parent, descriptor, place, core, stream_bytes, cache_bytes = map(int, arguments)
     os.sched_setaffinity(0, {core})
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))  # in real time it would keep its core from who must stop it
     arrays = _Arrays(stream_bytes, cache_bytes)
     print("ready", flush=True)
     _work(_map(descriptor), parent, place, arrays)
