@@ -13,11 +13,12 @@ from tvm import te
 
 from veltair.bundle.store import Bundle, open_bundle, to_model
 from veltair.compiler import measure, parts
-from veltair.compiler.assemble import WeightFile, block_candidates, place
-from veltair.compiler.blocks import Span
+from veltair.compiler.assemble import BlockCandidate, WeightFile, place
+from veltair.compiler.blocks import Span, layers
 from veltair.compiler.build import _manifest, compile_model
 from veltair.compiler.candidates import Chosen
 from veltair.compiler.form import Form
+from veltair.compiler.gate import Reference, made_values, run_gate
 from veltair.compiler.library import build_library
 from veltair.compiler.line import Call, Line
 from veltair.compiler.onnx_import import load
@@ -147,8 +148,11 @@ def convolution() -> tuple[Any, Any]:
     return x, model_of([("Conv", "x w", "y", {"pads": [1, 1, 1, 1]})], {"x": x}, "y", {"w": w})
 
 
-def in_parts(path: Path, kind: str, knobs: dict[str, int], folder: Path) -> Program:
-    """The one layer of a model, its last variant as this kind of kernel in this setting: the parts are blocks."""
+def in_parts(path: Path, kind: str, knobs: dict[str, int], folder: Path, *, mixed: bool = False) -> tuple[Program, Form]:
+    """The one layer of a model, its last variant as this kind of kernel in this setting: the parts are blocks.
+
+    `mixed` adds what nothing may make: a variant whose first part is of the plain kind, and the others of that one.
+    """
     line = small.line_of(path)
     kernels = {form.kernel.key: form.kernel for call in line.calls for form in call.forms}
     long = {form.kernel.key for call in line.calls if any(f.kernel.kind == kind for f in call.forms) for form in call.forms}
@@ -158,12 +162,15 @@ def in_parts(path: Path, kind: str, knobs: dict[str, int], folder: Path) -> Prog
     forms = [next((form for form in call.forms if form.kernel.kind == kind), call) for call in divided.calls]
     plain, chosen = (tuple(Chosen(c, wanted[c.kernel.key], 1.0, 1.0) for c in each) for each in (divided.calls, forms))
     spans = [Span(i, i + 1, 0, call.part > 0) for i, call in enumerate(divided.calls)]
-    blocks = block_candidates({"direct": plain, "chosen": chosen}, spans)
+    lines = {"direct": plain, "chosen": chosen}
+    if mixed:
+        lines["mixed"] = tuple(c if c.call.part else p for p, c in zip(plain, chosen, strict=True))
+    blocks = [[BlockCandidate((rule,), calls[s.first : s.end]) for rule, calls in lines.items()] for s in spans]
     weights = WeightFile(folder / "weights.bin")
     form = Form(1, load(path, {}), divided, [], spans=spans, blocks=blocks, memory=place(divided, blocks, weights))
     symbols = build_library((c for block in blocks for c in block), HOST, folder / "blocks.so")
     manifest = _manifest("small", [form], symbols, HOST, None, 0)
-    return Program(Bundle(folder, manifest, to_model(manifest), weights.map()))
+    return Program(Bundle(folder, manifest, to_model(manifest), weights.map())), form
 
 
 def whole(program: Program) -> Program:
@@ -188,7 +195,7 @@ def test_what_the_first_part_prepares_serves_the_others(
     made: Callable[[], tuple[Any, Any]], kind: str, knobs: dict[str, int], tmp_path: Path
 ) -> None:
     x, model = made()
-    program = in_parts(save(model, tmp_path), kind, knobs, tmp_path)
+    program, _ = in_parts(save(model, tmp_path), kind, knobs, tmp_path)
     blocks = program.bundle.manifest.blocks
     divided = [call for block in blocks for call in block.variants[-1].calls if call.iterations]
     assert len(divided) > 1
@@ -208,3 +215,15 @@ def test_what_the_first_part_prepares_serves_the_others(
         undivided.run(other, 0, len(last), last)
         np.testing.assert_array_equal(program.read_outputs(arena)["y"], undivided.read_outputs(other)["y"])
         assert_equal(program.read_outputs(arena), reference(model, given), tolerance=2e-2 if kind == "gemm_bf16" else 1e-5)
+
+
+def test_the_gate_refuses_a_layer_in_parts_of_several_forms(tmp_path: Path) -> None:
+    """Another form, run before it, left in memory what the first part ought to have left."""
+    x, model = convolution()
+    path = save(model, tmp_path)
+    program, form = in_parts(path, "winograd", {"split": 1}, tmp_path, mixed=True)
+    reference_of = Reference(form.imported.folded, sorted(made_values(form.imported.folded)))
+    verdict = run_gate(program, form.line, form.spans, form.blocks, reference_of, [{"x": x}])
+    assert verdict.astray == {"mixed"}
+    mixed = {(b, 2) for layer in layers(form.spans) if len(layer) > 1 for b in layer}
+    assert {place for place, why in verdict.rejected.items() if "from ONNX Runtime" in why} == mixed

@@ -1,6 +1,6 @@
 """Cutting the line into layer blocks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -54,6 +54,15 @@ def cut(line: Line, call_us: Sequence[float], comparable: frozenset[str]) -> lis
         spans.append(Span(start, end, allowed[end], line.calls[start].part > 0))
         end = best[end][1]
     return spans[::-1]
+
+
+def layers(spans: Sequence[Span]) -> Iterator[range]:
+    """The blocks' numbers in order, those of a layer in parts together."""
+    first = 0
+    for end in range(1, len(spans) + 1):
+        if end == len(spans) or not spans[end].continues:
+            yield range(first, end)
+            first = end
 
 
 def _seams(line: Line) -> list[int]:

@@ -1,11 +1,12 @@
 """What every block keeps of its candidates: chosen from measurements, or as the records remember it."""
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from veltair.compiler.blocks import layers
 from veltair.compiler.form import Form
 from veltair.compiler.likeness import STRICTNESS
 from veltair.compiler.records import Records
@@ -50,7 +51,7 @@ def kept_rules(form: Form, records: Records) -> list[list[str]] | None:
 def remembered(form: Form, known: Sequence[Mapping[str, Any]]) -> list[Selection]:
     """The earlier choice, less what the gate rejects now."""
     chosen = []
-    for layer in _layers(form):
+    for layer in layers(form.spans):
         rejected = _rejected(form, layer)
         for block in layer:
             found = Selection.from_data(known[block], [c.name for c in form.blocks[block]])
@@ -74,18 +75,7 @@ def remember(forms: Sequence[Form], records: Records, described: Mapping[str, st
 
 def choose(form: Form) -> list[Selection]:
     """What each block keeps of the candidates that passed the gate; all blocks of a layer in parts keep the same."""
-    return [found for layer in _layers(form) for found in [_choose_for(form, layer)] * len(layer)]
-
-
-def _layers(form: Form) -> Iterator[list[int]]:
-    """The blocks, those of a layer in parts together."""
-    layer = [0]
-    for block in range(1, len(form.spans)):
-        if not form.spans[block].continues:
-            yield layer
-            layer = []
-        layer.append(block)
-    yield layer
+    return [found for layer in layers(form.spans) for found in [_choose_for(form, layer)] * len(layer)]
 
 
 def _rejected(form: Form, layer: Sequence[int]) -> dict[int, str]:

@@ -1,10 +1,12 @@
 """The gate: every variant of every block computes what ONNX Runtime computes, on real inputs, or it is not written.
 
 A block starts from the reference's values, so an error shows in the block that makes it. What is coarser than fp32 must
-besides give the same answers over the whole model (see `likeness`).
+besides give the same answers over the whole model (see `likeness`). Before every run all other memory of the arena is NaN:
+in service it holds what some other request left there, and what reads that, or leaves its own result there, must not pass
+because the run before it happened to leave the right values.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,13 @@ import onnxruntime
 
 from veltair.compiler import layout
 from veltair.compiler.assemble import Blocks
-from veltair.compiler.blocks import Span
+from veltair.compiler.blocks import Span, layers
 from veltair.compiler.likeness import Likeness, relative_error
 from veltair.compiler.line import Line, Tensor, tensor_of_value
 from veltair.engine.program import Program
 from veltair.errors import CompileError, GateFailed
+
+UNWRITTEN = 0xFF  # in every byte: NaN in all floats, and no index of anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +98,11 @@ def run_gate(
 ) -> Verdict:
     """Compare every variant of every block, and every rule's whole line, with the reference.
 
-    A variant that strays past its tolerance is rejected; so are all of a precision or algorithm whose whole line does. Raises
-    GateFailed naming block, variant, value and error where that leaves a block without an exact variant.
+    A variant that strays past its tolerance is rejected; so are all of a precision or algorithm whose whole line does. The parts
+    of a layer are one here: only the last of them leaves a value. Raises GateFailed naming block, variant, value and error where
+    that leaves a block without an exact variant.
     """
     named = tensor_of_value(line)
-    lives = [line.live_behind(s.end - 1) for s in spans]
     errors = [[0.0] * len(candidates) for candidates in blocks]
     rejected: dict[tuple[int, int], str] = {}
     rules = dict.fromkeys(r for block in blocks for c in block for r in c.rules)
@@ -107,34 +111,31 @@ def run_gate(
     try:
         for sample in samples:
             values = {**reference.run(sample), **sample}
-            for b, v in _in_turn(spans, blocks):
-                span, candidate = spans[b], blocks[b][v]
-                calls = line.calls[span.first : span.end]
-                before = lives[b - 1] if b else [line.root(t) for t in line.inputs.values()]
-                written = {line.root(c.writes) for c in calls}
-                partly = {line.root(c.writes) for c in calls if c.parts > 1} & named.keys()
-                if not span.continues:  # their memory may be what the parts of a layer keep for each other
-                    program.write_inputs(arena, sample)
-                for root in {*before, *partly}:  # of a layer in parts the rest is another block's
-                    if named[root].value in values:
+            for layer in layers(spans):
+                reads, leaves = _ends_of(line, spans, layer)
+                for v, candidate in enumerate(blocks[layer[0]]):
+                    arena.bytes[:] = UNWRITTEN
+                    for root in reads:
                         _write(arena, program, root, named[root], values)
-                program.run(arena, b, b + 1, (v,))
-                for root in lives[b]:
-                    name = named[root].value
-                    if name not in values or root not in written:
-                        continue
-                    error = relative_error(_read(arena, program, root, named[root], values[name].shape), values[name])
-                    errors[b][v] = max(errors[b][v], error)
-                    if not error <= candidate.tolerance:  # also catches NaN
-                        rejected[b, v] = (
-                            f"value {name!r} is off by {error:.1e} of its range from ONNX Runtime "
-                            f"(allowed {candidate.tolerance:.0e})"
-                        )
-            for rule, end in ends.items():
+                    program.run(arena, layer[0], layer[-1] + 1, (v,) * len(layer))
+                    for root in leaves:
+                        name = named[root].value
+                        if name not in values:  # of a model's output: the whole lines tell
+                            continue
+                        error = relative_error(_read(arena, program, root, named[root], values[name].shape), values[name])
+                        for b in layer:
+                            errors[b][v] = max(errors[b][v], error)
+                            if error > candidate.tolerance:
+                                rejected[b, v] = (
+                                    f"value {name!r} is off by {error:.1e} of its range from ONNX Runtime "
+                                    f"(allowed {candidate.tolerance:.0e})"
+                                )
+            for rule, whole in ends.items():
+                arena.bytes[:] = UNWRITTEN
                 program.write_inputs(arena, sample)
                 program.run(arena, 0, len(blocks), _places(blocks, rule))
                 for port in program.bundle.manifest.outputs:
-                    end.compare(arena.views[port.name], values[port.name])
+                    whole.compare(arena.views[port.name], values[port.name])
     finally:
         program.release(arena)
     astray = _reject_lines(blocks, ends, rejected)
@@ -143,15 +144,12 @@ def run_gate(
     return Verdict(errors, {rule: end.error for rule, end in ends.items()}, rejected, checks, astray, len(samples))
 
 
-def _in_turn(spans: Sequence[Span], blocks: Blocks) -> Iterator[tuple[int, int]]:
-    """(block, variant), the parts of a layer one after the other as one variant: the later ones go on from what the first
-    left.
-    """
-    first = 0
-    for end in range(1, len(spans) + 1):
-        if end == len(spans) or not spans[end].continues:
-            yield from ((b, v) for v in range(len(blocks[first])) for b in range(first, end))
-            first = end
+def _ends_of(line: Line, spans: Sequence[Span], layer: range) -> tuple[list[int], list[int]]:
+    """Roots of the buffers that these blocks find, and of those that they fill for what follows."""
+    first, end = spans[layer[0]].first, spans[layer[-1]].end
+    reads = line.live_behind(first - 1) if first else [line.root(t) for t in line.inputs.values()]
+    written = {line.root(call.writes) for call in line.calls[first:end]}
+    return reads, [root for root in line.live_behind(end - 1) if root in written]
 
 
 def _places(blocks: Blocks, rule: str) -> tuple[int, ...]:
@@ -206,4 +204,8 @@ def _write(arena: Any, program: Program, root: int, tensor: Tensor, values: Mapp
 
 def _read(arena: Any, program: Program, root: int, tensor: Tensor, shape: Sequence[int]) -> Any:
     data = _bytes_of(arena, program, root, tensor.dtype, tensor.shape)
-    return layout.unpack(data, shape) if tensor.block else data.reshape(tuple(shape))
+    if not tensor.block:
+        return data.reshape(tuple(shape))
+    if not np.isfinite(data).all():  # of the lanes behind the last channel too: the next kernel may multiply them by zeros
+        return np.full(tuple(shape), np.nan)
+    return layout.unpack(data, shape)
