@@ -259,6 +259,26 @@ def test_every_source_has_a_place() -> None:
     assert sorted(name for group in AUTO for name in group) == sorted(SOURCES) == sorted(OPEN)
 
 
+def test_who_begins_or_ends_beside_others_makes_a_step_too() -> None:
+    """A machine on which somebody always computes, and a second one comes and goes."""
+    estimate = Estimate()
+    estimate.used(1.0)
+    estimate.measured(0.0, 0.01)
+    estimate.used(2.0)
+    assert estimate.pressure == pytest.approx(0.5, abs=0.01)
+    estimate.used(1.0)
+    assert estimate.pressure == pytest.approx(0.0, abs=0.01)
+
+
+def test_use_that_swings_leaves_nothing_behind() -> None:
+    estimate = Estimate()
+    for _ in range(100):
+        estimate.used(4.0)
+        estimate.used(3.0)
+    estimate.used(1.0)
+    assert estimate.pressure == pytest.approx(0.5)
+
+
 def test_an_outsiders_part_goes_with_it() -> None:
     estimate = Estimate()
     estimate.used(2.0)

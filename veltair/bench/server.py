@@ -19,9 +19,9 @@ DRAIN_TIMEOUT_S = 20.0
 POLL_S = 0.02
 
 
-def config_text(scenario: Scenario, endpoint: str) -> str:
-    """The server's configuration that promises each tenant what the scenario asks for."""
-    lines = [f"endpoint = {_quoted(endpoint)}"]
+def config_text(scenario: Scenario, endpoint: str, source: str = "auto") -> str:
+    """The server's configuration that promises each tenant what the scenario asks for. `source` is that of outside pressure."""
+    lines = [f"endpoint = {_quoted(endpoint)}", "", "[interference]", f"source = {_quoted(source)}"]
     for tenant in scenario.tenant:
         lines += [
             "",
@@ -38,11 +38,13 @@ def _quoted(text: str) -> str:
 
 
 @contextmanager
-def running_server(scenario: Scenario, bundles: Path, policy: str, folder: Path) -> Iterator[tuple[str, Path]]:
+def running_server(
+    scenario: Scenario, bundles: Path, policy: str, folder: Path, source: str = "auto"
+) -> Iterator[tuple[str, Path]]:
     """Yields (endpoint, decision log); drains the server afterwards. Raises ServerError with what the server said."""
     folder.mkdir(parents=True, exist_ok=True)
     config, log, output = folder / f"{policy}.toml", folder / f"{policy}.jsonl", folder / f"{policy}.output.txt"
-    config.write_text(config_text(scenario, f"tcp://127.0.0.1:{_free_port()}"), encoding="utf-8")
+    config.write_text(config_text(scenario, f"tcp://127.0.0.1:{_free_port()}", source), encoding="utf-8")
     log.unlink(missing_ok=True)  # a log is continued otherwise, and this run is a new one
     command = [sys.executable, "-m", "veltair", "serve", str(bundles), "--config", str(config), "--json"]
     with output.open("wb") as out:  # a file, not a pipe: nobody has to read while the load runs

@@ -42,10 +42,14 @@ class Outside:
 
 class Estimate:
     def __init__(self) -> None:
-        self.pressure = 0.0
         self.cores = 0.0
+        self._level = 0.0  # as `pressure`, but two cores that stream count for two, until one of them ends
         self._variance = UNSURE**2
         self._at_us: int | None = None
+
+    @property
+    def pressure(self) -> float:
+        return min(1.0, self._level)
 
     @property
     def error(self) -> float:
@@ -63,25 +67,23 @@ class Estimate:
             cores = 0.0
         elif abs(cores - self.cores) < LEAST_CORES:
             return
-        before, after = min(1.0, self.cores), min(1.0, cores)  # one core that streams is full pressure
-        self.cores = cores
-        if after > before:
-            more = (after - before) / 2
-            self.pressure = min(1.0, self.pressure + more)
-            self._spread(more**2)
-        elif before:
-            left = after / before
-            gone = self.pressure * (1.0 - left)
-            self.pressure -= gone
+        step, self.cores = cores - self.cores, cores
+        if step > 0.0:
+            self._level += step / 2
+            self._spread((step / 2) ** 2)
+        elif step < 0.0:
+            left = cores / (cores - step)
+            gone = min(self._level, max(-step / 2, self._level * (1.0 - left)))
+            self._level -= gone
             self._variance *= left**2
             self._spread(left * gone**2)  # it is not known who of them has ended; of all, it is
 
     def measured(self, pressure: float, error: float) -> None:
-        off = pressure - self.pressure
+        off = pressure - (self._level if pressure < 1.0 else self.pressure)
         if off**2 > SURPRISE**2 * (self._variance + error**2):
             self._spread(off**2)
         gain = self._variance / (self._variance + error**2)
-        self.pressure += gain * off
+        self._level += gain * off
         self._variance *= 1.0 - gain
 
     def _spread(self, variance: float) -> None:
@@ -97,7 +99,7 @@ class Hysteresis:
         """What to tell now, in steps of the scheduler's tables; None: what was told still holds."""
         self._above = self._above + 1 if estimate > self.told + BAND else 0
         self._below = self._below + 1 if estimate < self.told - BAND else 0
-        self._near_nothing = self._near_nothing + 1 if estimate < NOTHING < self.told else 0
+        self._near_nothing = self._near_nothing + 1 if self.told and estimate < NOTHING else 0
         if self._above < RISE and self._below < FALL and self._near_nothing < STAYS:
             return None
         self._above = self._below = self._near_nothing = 0
