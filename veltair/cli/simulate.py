@@ -15,8 +15,8 @@ from veltair.observe.read import read_log
 from veltair.simulate.page import write_page
 from veltair.simulate.replay import replay
 from veltair.simulate.result import encode_result
+from veltair.simulate.run import record, trace
 from veltair.simulate.run import simulate as run_simulation
-from veltair.simulate.run import trace
 from veltair.simulate.setting import prepare
 from veltair.simulate.table import print_result
 from veltair.simulate.workload import ModelSource, Workload, read_workload, ready_workloads
@@ -59,6 +59,7 @@ Policies: {", ".join(POLICIES)}
 @click.option("--html", "html_file", type=click.Path(path_type=Path, dir_okay=False), help="Write a page with plots.")
 @click.option("--replay", "log", type=click.Path(path_type=Path, dir_okay=False), help="In place of --workload: a decision log.")
 @click.option("--trace", "trace_file", type=click.Path(path_type=Path, dir_okay=False), help="Write a run for Perfetto.")
+@click.option("--log", "log_file", type=click.Path(path_type=Path, dir_okay=False), help="Write that run as a decision log.")
 def simulate(
     workload: str | None,
     policy: str,
@@ -75,12 +76,14 @@ def simulate(
     html_file: Path | None,
     log: Path | None,
     trace_file: Path | None,
+    log_file: Path | None,
 ) -> None:
     """Find out what each policy makes of a workload, with the scheduler that serves.
 
     For each policy: the largest load at which every tenant keeps its share of requests within its target, and a closer look
     at one load. Times are measured ones, or modelled for core counts that nobody measured (the table says which). The same
-    arguments give the same bytes. --trace shows the first policy's run at the load of the closer look.
+    arguments give the same bytes. --trace shows the first policy's run at the load of the closer look, --log writes it down as
+    an engine would, for `veltair dashboard` and `veltair top`.
 
     With --replay, every run in a decision log of `veltair serve --log` goes through the scheduler again: the same facts must
     lead to the same decisions, and the first that differs is shown.
@@ -112,6 +115,8 @@ def simulate(
             write_page(result, html_file)
         if trace_file is not None:
             trace(chosen, policies[0], seed, trace_file)
+        if log_file is not None:
+            record(chosen, policies[0], seed, log_file)
     except VeltairError as e:
         raise click.ClickException(f"{e} ({e.code})") from e
     console = Console()

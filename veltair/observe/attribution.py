@@ -215,8 +215,7 @@ class Attribution:
                 _add(member.waited, _since(self._queue, member.queue), 1.0)
                 member.queue = None
             member.predicted_us += record.predicted_us
-            known = member.single_us is not None and times is not None
-            member.single_us = member.single_us + times.single_us if known else None
+            member.single_us = None if times is None or member.single_us is None else member.single_us + times.single_us
         owners = Counter(member.tenant for member in members) or Counter((record.tenant,))
         shares = {tenant: count / owners.total() for tenant, count in owners.items()}
         press = 0.0 if times is None else min(1.0, times.traffic_bytes_per_us / self._tables.bandwidth_bytes_per_us)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from veltair.core.policies import make_policy
+from veltair.simulate.record import watch_log
 from veltair.simulate.result import Detail, LargestLoad, LoadPoint, PolicyResult, Result
 from veltair.simulate.search import LADDER, Found, combine, find, is_kept
 from veltair.simulate.setting import Setting, compare_at, prepare, scenario, serve
@@ -56,6 +57,13 @@ def trace(workload: Workload, policy: str, seed: int, path: Path) -> None:
     setting = prepare(workload)
     about = {"policy": policy, "workload": workload.name, "seed": str(seed)}
     with watch_trace(path, setting.machine, about) as watch:
+        serve(setting, policy, compare_at(setting), seed, watch=watch)
+
+
+def record(workload: Workload, policy: str, seed: int, path: Path) -> None:
+    """Write the same run as a decision log."""
+    setting = prepare(workload)
+    with watch_log(path, workload, setting.machine, policy) as watch:
         serve(setting, policy, compare_at(setting), seed, watch=watch)
 
 
