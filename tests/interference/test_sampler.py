@@ -281,7 +281,7 @@ def test_use_that_swings_leaves_nothing_behind() -> None:
 
 def test_an_outsiders_part_goes_with_it() -> None:
     estimate = Estimate()
-    estimate.used(2.0)
+    estimate.used(1.0)
     estimate.measured(0.9, 0.05)
     estimate.used(0.5)
     assert estimate.pressure == pytest.approx(0.45, abs=0.02)
