@@ -8,27 +8,26 @@ import pytest
 from tests.interference.world import HOST, coruns
 from veltair.interference import learnt
 from veltair.interference.corun import folds, pair_of
-from veltair.interference.learnt import FOLDS, Examples, Learning, learn, margin, margins, trial
-from veltair.interference.model import Ints, examples_of, quiet_times
+from veltair.interference.learnt import FOLDS, Learning, in_fold, learn, margin, margins, trial
+from veltair.interference.model import Example, Examples, examples_of, quiet_times
 
 needs_trees = pytest.mark.skipif(find_spec("xgboost") is None, reason="xgboost is not installed (extra calibrate)")
 
 
-def split(count: int, seed: int = 0) -> tuple[Examples, Examples, list[int]]:
-    """Examples beside somebody, examples alone, and the fold of each of the former."""
+def split(count: int, seed: int = 0) -> tuple[list[Example], list[Example], list[int]]:
+    """Examples beside somebody, examples alone, and the fold of each co-run of the former."""
     runs = coruns(count, seed=seed)
     quiet = quiet_times(runs, HOST)
     together = [run for run in runs if run.beside is not None]
     numbers = folds(map(pair_of, together), FOLDS, seed)
-    examples = examples_of(together, quiet, HOST)
-    fold_of = [numbers[pair_of(together[run])] for run in examples.runs]
-    return examples, examples_of([run for run in runs if run.beside is None], quiet, HOST), fold_of
+    alone = examples_of([run for run in runs if run.beside is None], quiet, HOST)
+    return examples_of(together, quiet, HOST), alone, [numbers[pair_of(run)] for run in together]
 
 
 def learning(seed: int = 0) -> Learning:
     examples, alone, fold_of = split(300)
-    first = np.array(fold_of) == 0
-    return learn(examples.take(~first).plus(alone), examples.take(first), seed)
+    seen = [each for each in examples if fold_of[each.run] != 0]
+    return learn([*seen, *alone], in_fold(examples, fold_of, 0), seed)
 
 
 def test_a_margin_covers_new_times_as_often_as_it_says() -> None:
@@ -43,7 +42,7 @@ def test_of_few_times_the_margin_is_the_largest() -> None:
 
 def test_a_class_with_too_few_times_takes_the_margin_of_all() -> None:
     times = [np.full(600, 120.0), np.full(3, 900.0)]
-    found = margins(np.array(["conv", "pool"]), np.array([100.0, 100.0]), times)
+    found = margins(["conv", "pool"], np.array([100.0, 100.0]), times)
     assert found == {"": 1.2, "conv": 1.2}
 
 
@@ -57,14 +56,14 @@ def test_trees_are_used_where_tables_are_wrong_and_tables_where_they_are_right()
 @needs_trees
 def test_what_is_chosen_foretells_unseen_pairs_within_its_target() -> None:
     examples, alone, fold_of = split(400)
-    held = list(trial(examples, alone, np.array(fold_of), seed=0))
+    held = list(trial(examples, alone, fold_of, seed=0))
     middle, late = (np.concatenate([each.by["chosen"][which] for each in held]) for which in (0, 1))
-    times = [times for each in held for times in each.examples.times]
+    times = [each.times for fold in held for each in fold.examples]
     measured = np.array([np.median(each) for each in times])
     assert np.median(np.abs(middle - measured) / measured) < 0.03
     assert 0.93 <= np.mean(np.concatenate([t <= us for t, us in zip(times, late, strict=True)])) <= 0.97
     wholes = [each.wholes for each in held]
-    within = [t <= us for each in wholes for t, us in zip(each.times, each.late_us, strict=True)]
+    within = [measured <= us for each in wholes for measured, us in zip(each.times, each.late_us, strict=True)]
     assert 0.93 <= np.mean(np.concatenate(within)) <= 0.97
 
 
@@ -75,15 +74,14 @@ def test_each_example_is_held_out_once_and_its_pair_is_then_neither_learnt_from_
     told: list[set[int]] = []
 
     def spy(seen: Examples, unseen: Examples, seed: int) -> Learning:
-        told.append({*map(id, seen.times), *map(id, unseen.times)})
+        told.append({*map(id, seen), *map(id, unseen)})
         return learn(seen, unseen, seed)
 
     monkeypatch.setattr(learnt, "has_trees", lambda: False)
     monkeypatch.setattr(learnt, "learn", spy)
-    fold: Ints = np.array(fold_of)
-    held = [{*map(id, each.examples.times)} for each in trial(examples, alone, fold, seed=0)]
+    held = [{*map(id, each.examples)} for each in trial(examples, alone, fold_of, seed=0)]
     assert all(not out & known for out, known in zip(held, told, strict=True))
-    assert sorted(number for out in held for number in out) == sorted(map(id, examples.times))
+    assert sorted(number for out in held for number in out) == sorted(map(id, examples))
 
 
 @needs_trees

@@ -46,9 +46,10 @@ def test_more_pressure_never_takes_less_time_and_the_p95_never_less_than_the_med
                 assert all(late >= middle for late, middle in zip(each.p95_us[cores], row, strict=True))
 
 
-def test_the_whole_model_is_late_by_less_than_its_blocks_together(times: HostTimes) -> None:
+def test_the_p95_of_blocks_and_of_the_whole_model_are_above_their_medians(times: HostTimes) -> None:
     middle, late = (ModelCosts(model, 2).fastest(1, 0.0).rest_us(0) for model in (times.on(CONVS), times.late_on(CONVS)))
-    assert 1.0 < times.late_of(CONVS) < late / middle
+    assert 1.02 < late / middle < 1.2  # 5 % of times are above 1.05 times the median: that is the noise
+    assert 1.0 < times.late_of(CONVS) < 1.2
 
 
 def test_a_bundle_that_was_compiled_anew_keeps_its_own_times(times: HostTimes) -> None:

@@ -16,9 +16,9 @@ import msgspec
 
 from veltair.bundle.format import Manifest, encode_manifest
 from veltair.errors import ProfileError
-from veltair.interference.ladder import LADDER, Kind
+from veltair.interference.ladder import LADDER
 from veltair.interference.probe import plausible
-from veltair.interference.profile import write_whole
+from veltair.interference.profile import Kind, write_whole
 
 SCHEMA_VERSION = 1
 QUIET_SHARE, OUTSIDER_SHARE = 0.25, 0.25  # of all co-runs; in the rest two models run

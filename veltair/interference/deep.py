@@ -8,8 +8,8 @@ import numpy as np
 
 from veltair.errors import ProfileError
 from veltair.interference.corun import CoRun, Pair, folds, models_of, pair_of, sound
-from veltair.interference.learnt import FOLDS, Learning, has_trees, learn, trial
-from veltair.interference.model import Examples, Host, Ints, Key, examples_of, questions, quiet_times
+from veltair.interference.learnt import FOLDS, Learning, has_trees, in_fold, learn, trial
+from veltair.interference.model import Host, Key, examples_of, questions, quiet_times
 from veltair.interference.report import STRANGERS, figures
 from veltair.interference.times import LEVELS, SCHEMA_VERSION, BundleTimes, HostTimes, VariantTimes
 
@@ -33,12 +33,13 @@ def host_times(runs: Sequence[CoRun], host: Host, seed: int) -> HostTimes:
     quiet = quiet_times(kept, host)
     examples = examples_of(together, quiet, host)
     alone = examples_of([run for run in kept if run.beside is None], quiet, host)
-    fold_of = _fold_of(examples, pairs, seed)
+    fold_of = _fold_of(pairs, seed)
     found = [*figures(list(trial(examples, alone, fold_of, seed)))]
     if len(set(models)) >= LEAST_PAIRS:
-        strangers = list(trial(examples, alone, _fold_of(examples, models, seed), seed))
+        strangers = list(trial(examples, alone, _fold_of(models, seed), seed))
         found += figures(strangers, of_all=STRANGERS, by_kind=False)
-    learning = learn(examples.take(fold_of != 0).plus(alone), examples.take(fold_of == 0), seed)
+    seen = [each for each in examples if fold_of[each.run] != 0]
+    learning = learn([*seen, *alone], in_fold(examples, fold_of, 0), seed)
     return HostTimes(
         schema_version=SCHEMA_VERSION,
         fingerprint=host.profile.machine.fingerprint,
@@ -58,10 +59,10 @@ def host_times(runs: Sequence[CoRun], host: Host, seed: int) -> HostTimes:
     )
 
 
-def _fold_of(examples: Examples, pairs: Sequence[Pair], seed: int) -> Ints:
-    """Of each example; `pairs` are those of the co-runs."""
+def _fold_of(pairs: Sequence[Pair], seed: int) -> list[int]:
+    """Of each co-run, from its pair."""
     numbers = folds(pairs, FOLDS, seed)
-    return np.array([numbers[pairs[run]] for run in examples.runs], np.int64)
+    return [numbers[pair] for pair in pairs]
 
 
 def _tabulate(name: str, learning: Learning, quiet: Mapping[Key, float], host: Host) -> BundleTimes:

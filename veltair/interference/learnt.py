@@ -17,16 +17,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from veltair.interference.model import Anchored, Examples, Floats, Ints, Predictor, Table, errors
+from veltair.interference.model import Anchored, Example, Examples, Floats, Predictor, Table, errors
 
 FOLDS = 5
 P95 = 0.95
+CHOSEN = "chosen"  # among those who foretell
 LEAST_TIMES = 400  # of a class, for a margin of its own: the 95th of 100 is then known to about one of 100
 MOST_TIMES = 8  # of one example learnt from: further ones say little new, and long co-runs of short blocks have hundreds
 TREES, DEPTH, RATE = 150, 4, 0.08
 LEAF_WEIGHT = 50.0  # times below which no leaf is made: 2 or 3 of them beyond its p95
-
-Strings = npt.NDArray[np.str_]
 
 
 class Learnt:
@@ -49,7 +48,7 @@ class Learnt:
             "nthread": 1,  # the same sums in the same order: the same trees
         }
         self._xgboost = xgboost
-        data = xgboost.DMatrix(examples.features[rows], np.log(slowed))
+        data = xgboost.DMatrix(_features(examples)[rows], np.log(slowed))
         self._booster: Any = xgboost.train(parameters, data, TREES)
 
     def median_us(self, examples: Examples) -> Floats:
@@ -57,18 +56,28 @@ class Learnt:
 
     def p95_us(self, examples: Examples) -> Floats:
         """Never below the median."""
-        return self._quantiles_us(examples).max(axis=1)
+        late: Floats = self._quantiles_us(examples).max(axis=1)
+        return late
 
     def _quantiles_us(self, examples: Examples) -> Floats:
-        slowed: Floats = np.exp(self._booster.predict(self._xgboost.DMatrix(examples.features)).astype(float))
-        return examples.quiet_us[:, None] * slowed
+        slowed = np.exp(self._booster.predict(self._xgboost.DMatrix(_features(examples))).astype(float))
+        us: Floats = _quiet_us(examples)[:, None] * slowed
+        return us
 
 
-def _spread_out(examples: Examples) -> tuple[Ints, Floats]:
+def _features(examples: Examples) -> Floats:
+    return np.array([each.features for each in examples], float)
+
+
+def _quiet_us(examples: Examples) -> Floats:
+    return np.array([each.quiet_us for each in examples], float)
+
+
+def _spread_out(examples: Examples) -> tuple[npt.NDArray[np.intp], Floats]:
     """Row and slowdown of some of the times of each example, evenly taken."""
-    picked = [times[:: max(1, -(-len(times) // MOST_TIMES))] for times in examples.times]
+    picked = [each.times[:: max(1, -(-len(each.times) // MOST_TIMES))] for each in examples]
     rows = np.repeat(np.arange(len(picked)), [len(times) for times in picked])
-    return rows, np.concatenate(picked) / examples.quiet_us[rows]
+    return rows, np.concatenate(picked) / _quiet_us(examples)[rows]
 
 
 def margin(ratios: Floats, level: float = P95) -> float:
@@ -79,23 +88,26 @@ def margin(ratios: Floats, level: float = P95) -> float:
     return float(np.quantile(ratios, min(1.0, np.ceil((len(ratios) + 1) * level) / len(ratios)), method="higher"))
 
 
-def margins(groups: Strings, foretold_us: Floats, times: Sequence[Floats]) -> dict[str, float]:
+def margins(groups: Sequence[str], foretold_us: Floats, times: Sequence[Floats]) -> dict[str, float]:
     """The margin of each group, and under "" the one of all, which groups with too few times have to take."""
-    ratios = [measured / us for measured, us in zip(times, foretold_us, strict=True)]
-
-    def of(rows: npt.NDArray[np.intp]) -> float:
-        return margin(np.concatenate([ratios[row] for row in rows]) if len(rows) else np.empty(0))
-
-    found = {"": of(np.arange(len(ratios)))}
-    for group in sorted(set(groups)):
-        rows = np.flatnonzero(groups == group)
-        if sum(len(ratios[row]) for row in rows) >= LEAST_TIMES:
-            found[str(group)] = of(rows)
-    return found
+    ratios: dict[str, list[Floats]] = {"": []}
+    for group, measured, us in zip(groups, times, foretold_us, strict=True):
+        ratios[""].append(measured / us)
+        ratios.setdefault(group, []).append(measured / us)
+    joined = {group: np.concatenate(of) if of else np.empty(0) for group, of in ratios.items()}
+    return {group: margin(of) for group, of in joined.items() if group == "" or len(of) >= LEAST_TIMES}
 
 
-def with_margin(by_group: Mapping[str, float], groups: Strings) -> Floats:
-    return np.array([by_group.get(str(group), by_group[""]) for group in groups], float)
+def with_margin(by_group: Mapping[str, float], groups: Sequence[str]) -> Floats:
+    return np.array([by_group.get(group, by_group[""]) for group in groups], float)
+
+
+def _kinds(examples: Examples) -> list[str]:
+    return [each.kind for each in examples]
+
+
+def _times(examples: Examples) -> list[Floats]:
+    return [each.times for each in examples]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +119,7 @@ class Judged:
 
     @classmethod
     def on(cls, predictor: Predictor, unseen: Examples) -> "Judged":
-        return cls(predictor, margins(unseen.kinds, predictor.p95_us(unseen), unseen.times))
+        return cls(predictor, margins(_kinds(unseen), predictor.p95_us(unseen), _times(unseen)))
 
     @property
     def name(self) -> str:
@@ -115,7 +127,7 @@ class Judged:
 
     def foretell(self, examples: Examples) -> tuple[Floats, Floats]:
         """Median and p95."""
-        late = self.predictor.p95_us(examples) * with_margin(self.by_kind, examples.kinds)
+        late = self.predictor.p95_us(examples) * with_margin(self.by_kind, _kinds(examples))
         middle = self.predictor.median_us(examples)
         return middle, np.maximum(middle, late)
 
@@ -123,17 +135,12 @@ class Judged:
 class Chosen:
     """For each class of block, the predictor that errs least; tables first where they err alike."""
 
-    name = "chosen"
-
     def __init__(self, rivals: Sequence[Judged], unseen: Examples) -> None:
         self._rivals = rivals
-        wrong = [errors(unseen.times, rival.predictor.median_us(unseen)) for rival in rivals]
-
-        def best(rows: npt.NDArray[np.bool_]) -> int:
-            return int(np.argmin([each[rows].mean() for each in wrong]))
-
-        self._of = {str(kind): best(unseen.kinds == kind) for kind in sorted(set(unseen.kinds))}
-        self._else = best(np.ones(len(unseen), bool))
+        wrong = np.array([errors(_times(unseen), rival.predictor.median_us(unseen)) for rival in rivals])
+        kinds = np.array(_kinds(unseen))
+        self._of = {kind: int(wrong[:, kinds == kind].mean(axis=1).argmin()) for kind in sorted({*_kinds(unseen)})}
+        self._else = int(wrong.mean(axis=1).argmin())
 
     @property
     def names(self) -> dict[str, str]:
@@ -141,7 +148,7 @@ class Chosen:
 
     def foretell(self, examples: Examples) -> tuple[Floats, Floats]:
         """Median and p95."""
-        numbers = np.array([self._of.get(str(kind), self._else) for kind in examples.kinds], np.intp)
+        numbers = [self._of.get(each.kind, self._else) for each in examples]
         middles, lates = zip(*(rival.foretell(examples) for rival in self._rivals), strict=True)
         rows = np.arange(len(examples))
         return np.array(middles)[numbers, rows], np.array(lates)[numbers, rows]
@@ -157,7 +164,7 @@ class Learning:
 
     def foretell(self, examples: Examples) -> dict[str, tuple[Floats, Floats]]:
         """Median and p95, by name of who foretells."""
-        return {each.name: each.foretell(examples) for each in (*self.rivals, self.chosen)}
+        return {each.name: each.foretell(examples) for each in self.rivals} | {CHOSEN: self.chosen.foretell(examples)}
 
     def foretell_whole(self, examples: Examples) -> "Wholes":
         wholes = wholes_of(examples, self.chosen.foretell(examples)[0])
@@ -183,22 +190,21 @@ def has_trees() -> bool:
 class Wholes:
     """Runs of whole models, one co-run a row: what the core sums up from blocks."""
 
-    bundles: Strings
+    bundles: Sequence[str]
     middle_us: Floats
     late_us: Floats
-    times: tuple[Floats, ...]
+    times: Sequence[Floats]
 
 
 def wholes_of(examples: Examples, middle_us: Floats) -> Wholes:
     """The sums over the blocks of each co-run, of those in which no time of a block was discarded."""
-    found = []
-    for number in np.unique(examples.runs):
-        rows = np.flatnonzero(examples.runs == number)
-        if len({len(examples.times[row]) for row in rows}) == 1:
-            total = np.sum([examples.times[row] for row in rows], axis=0)
-            found.append((examples.keys[rows[0]].bundle, float(middle_us[rows].sum()), total))
-    middle = np.array([us for _, us, _ in found], float)
-    return Wholes(np.array([name for name, *_ in found], str), middle, middle, tuple(times for *_, times in found))
+    rows_of: dict[int, list[int]] = {}
+    for row, each in enumerate(examples):
+        rows_of.setdefault(each.run, []).append(row)
+    whole = [rows for rows in rows_of.values() if len({len(examples[row].times) for row in rows}) == 1]
+    middle = np.array([middle_us[rows].sum() for rows in whole], float)
+    times = [np.sum([examples[row].times for row in rows], axis=0) for rows in whole]
+    return Wholes([examples[rows[0]].key.bundle for rows in whole], middle, middle, times)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,10 +216,16 @@ class Held:
     wholes: Wholes
 
 
-def trial(examples: Examples, alone: Examples, fold_of: Ints, seed: int) -> Iterator[Held]:
-    """Every example held out once, with its fold. Those `alone`, with nobody beside, are learnt from and never held out."""
-    for number in range(FOLDS):
-        held, judge = fold_of == number, fold_of == (number + 1) % FOLDS
-        learning = learn(examples.take(~held & ~judge).plus(alone), examples.take(judge), seed)
-        out = examples.take(held)
+def trial(examples: Examples, alone: Examples, fold_of: Sequence[int], seed: int) -> Iterator[Held]:
+    """Every example held out once, with its fold; `fold_of` has the folds of co-runs, by number. Examples `alone`, with nobody
+    beside, are learnt from and never held out."""
+    for fold in range(FOLDS):
+        judging = (fold + 1) % FOLDS
+        seen = [each for each in examples if fold_of[each.run] not in (fold, judging)]
+        learning = learn([*seen, *alone], in_fold(examples, fold_of, judging), seed)
+        out = in_fold(examples, fold_of, fold)
         yield Held(out, learning.foretell(out), learning.foretell_whole(out))
+
+
+def in_fold(examples: Examples, fold_of: Sequence[int], fold: int) -> list[Example]:
+    return [each for each in examples if fold_of[each.run] == fold]

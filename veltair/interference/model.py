@@ -7,7 +7,7 @@ Another model (`learnt`) is to beat both on co-runs that none of them has seen.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from math import log
 from typing import NamedTuple, Protocol
 
@@ -20,7 +20,6 @@ from veltair.interference.corun import CoRun, Outsider, Subject, Unit
 from veltair.interference.profile import HostProfile
 
 Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 
 class Key(NamedTuple):
@@ -77,34 +76,21 @@ class Host:
                 return 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Examples:
-    """Blocks in co-runs, one a row."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Example:
+    """A block in a co-run, or what is to be foretold of one: then it has no times."""
 
-    keys: tuple[Key, ...]
-    kinds: npt.NDArray[np.str_]
-    features: Floats  # what a learner may look at, pressure first
-    table_us: Floats  # by the bundle's table, at this pressure
-    quiet_us: Floats  # as measured here, with nobody beside
-    slowdown: Floats  # by the bundle's table: at this pressure over on a quiet machine
-    runs: Ints  # number of the co-run
-    times: tuple[Floats, ...]  # microseconds, one a run of the block
+    key: Key
+    kind: str
+    run: int  # number of the co-run
+    features: tuple[float, ...]  # what a learner may look at
+    table_us: float  # by the bundle's table, at this pressure
+    slowdown: float  # the same over its time on a quiet machine
+    quiet_us: float  # as measured here, with nobody beside
+    times: Floats  # microseconds, one a run of the block
 
-    def __len__(self) -> int:
-        return len(self.keys)
 
-    def take(self, rows: npt.NDArray[np.bool_]) -> "Examples":
-        def of(values: Sequence[object]) -> tuple[object, ...]:
-            return tuple(value for value, wanted in zip(values, rows, strict=True) if wanted)
-
-        arrays = (a[rows] for a in (self.kinds, self.features, self.table_us, self.quiet_us, self.slowdown, self.runs))
-        return Examples(of(self.keys), *arrays, of(self.times))  # type: ignore[arg-type]
-
-    def plus(self, others: "Examples") -> "Examples":
-        """`others` behind these; their co-runs get other numbers."""
-        later = replace(others, runs=others.runs + 1 + max(self.runs, default=-1))
-        columns = ((getattr(self, field.name), getattr(later, field.name)) for field in fields(Examples))
-        return Examples(*(a + b if isinstance(a, tuple) else np.concatenate([a, b]) for a, b in columns))
+Examples = Sequence[Example]
 
 
 class Predictor(Protocol):
@@ -124,7 +110,7 @@ class Table:
     name = "table"
 
     def median_us(self, examples: Examples) -> Floats:
-        return examples.table_us
+        return np.array([each.table_us for each in examples])
 
     p95_us = median_us
 
@@ -135,15 +121,16 @@ class Anchored:
     name = "anchored table"
 
     def median_us(self, examples: Examples) -> Floats:
-        return examples.quiet_us * examples.slowdown
+        return np.array([each.quiet_us * each.slowdown for each in examples])
 
     p95_us = median_us
 
 
-def errors(times: Sequence[Floats], foretold_us: Floats) -> Floats:
-    """Of each example: how far what was foretold lies from the median of its times, as a share of that."""
-    measured = np.array([np.median(each) for each in times])
-    return np.abs(foretold_us - measured) / measured
+def errors(examples: Sequence[Floats], foretold_us: Floats) -> Floats:
+    """Of each example's times: how far what was foretold lies from their median, as a share of that."""
+    measured = np.array([np.median(times) for times in examples])
+    off: Floats = np.abs(foretold_us - measured) / measured
+    return off
 
 
 def quiet_times(runs: Iterable[CoRun], host: Host) -> dict[Key, float]:
@@ -156,37 +143,28 @@ def quiet_times(runs: Iterable[CoRun], host: Host) -> dict[Key, float]:
     return {key: float(np.median(times)) for key, times in alone.items()}
 
 
-def examples_of(runs: Sequence[CoRun], quiet: Mapping[Key, float], host: Host) -> Examples:
+def examples_of(runs: Sequence[CoRun], quiet: Mapping[Key, float], host: Host) -> list[Example]:
     """One for each block of each co-run. Where a block's quiet time was never measured here, the table's stands in."""
-    rows = [
-        (key, host.pressure_of(run.beside), number, np.array(times, float))
+    return [
+        _example(key, host.pressure_of(run.beside), quiet, host, number, times)
         for number, run in enumerate(runs)
         for key, times in zip(host.keys(run.victim), run.block_us, strict=True)
     ]
-    return _examples(rows, quiet, host)
 
 
-def questions(keys: Sequence[Key], pressure: float, quiet: Mapping[Key, float], host: Host) -> Examples:
-    """Examples without times: what is to be foretold at this pressure."""
-    return _examples([(key, pressure, 0, np.empty(0)) for key in keys], quiet, host)
+def questions(keys: Sequence[Key], pressure: float, quiet: Mapping[Key, float], host: Host) -> list[Example]:
+    """What is to be foretold at this pressure."""
+    return [_example(key, pressure, quiet, host) for key in keys]
 
 
-def _examples(rows: Sequence[tuple[Key, float, int, Floats]], quiet: Mapping[Key, float], host: Host) -> Examples:
-    keys, pressures, numbers, times = ([row[i] for row in rows] for i in range(4)) if rows else ([], [], [], [])
-    calm = [float(host.table_us(key, 0.0)) for key in keys]
-    table = [float(host.table_us(key, pressure)) for key, pressure in zip(keys, pressures, strict=True)]
-    quiet_us = [quiet.get(key, us) for key, us in zip(keys, calm, strict=True)]
-    features = [_features(host, *asked) for asked in zip(keys, pressures, quiet_us, strict=True)]
-    return Examples(
-        keys=tuple(keys),
-        kinds=np.array([host.kind(key) for key in keys], str),
-        features=np.array(features, float).reshape(len(keys), -1),
-        table_us=np.array(table),
-        quiet_us=np.array(quiet_us),
-        slowdown=np.array(table) / np.array(calm),
-        runs=np.array(numbers, np.int64),
-        times=tuple(times),
-    )
+def _example(
+    key: Key, pressure: float, quiet: Mapping[Key, float], host: Host, run: int = 0, times: Sequence[int] = ()
+) -> Example:
+    calm_us, table_us = host.table_us(key, 0.0), host.table_us(key, pressure)
+    quiet_us = quiet.get(key, float(calm_us))
+    features = _features(host, key, pressure, quiet_us)
+    measured = np.array(times, float)
+    return Example(key, host.kind(key), run, features, float(table_us), table_us / calm_us, quiet_us, measured)
 
 
 def _features(host: Host, key: Key, pressure: float, quiet_us: float) -> tuple[float, ...]:

@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
-from veltair.interference.learnt import Held
+from veltair.interference.learnt import CHOSEN, Held
 from veltair.interference.model import Floats, errors
 from veltair.interference.times import Figure, HostTimes
 
@@ -18,19 +18,18 @@ COVERED = (0.93, 0.97)  # of single times by the p95
 
 def figures(held: Sequence[Held], of_all: str = ALL, by_kind: bool = True) -> Iterator[Figure]:
     """Of all blocks and each class of them, by each who foretold; and of whole models, by what was chosen."""
-    kinds = np.concatenate([each.examples.kinds for each in held])
-    times = [times for each in held for times in each.examples.times]
-    groups = {of_all: np.arange(len(times))}
-    if by_kind:
-        groups |= {str(kind): np.flatnonzero(kinds == kind) for kind in sorted(set(kinds))}
+    examples = [each for fold in held for each in fold.examples]
+    groups = {of_all: list(range(len(examples)))}
+    for kind in sorted({each.kind for each in examples} if by_kind else ()):
+        groups[kind] = [row for row, each in enumerate(examples) if each.kind == kind]
     for of, rows in groups.items():
         for by in held[0].by:
             middle, late = (np.concatenate([each.by[by][which] for each in held])[rows] for which in (0, 1))
-            yield _figure(of, by, [times[row] for row in rows], middle, late)
+            yield _figure(of, by, [examples[row].times for row in rows], middle, late)
     if by_kind:
         wholes = [each.wholes for each in held]
         middle, late = np.concatenate([w.middle_us for w in wholes]), np.concatenate([w.late_us for w in wholes])
-        yield _figure(WHOLE, "chosen", [times for each in wholes for times in each.times], middle, late)
+        yield _figure(WHOLE, CHOSEN, [times for each in wholes for times in each.times], middle, late)
 
 
 def _figure(of: str, by: str, times: Sequence[Floats], middle_us: Floats, late_us: Floats) -> Figure:
@@ -74,7 +73,7 @@ def render(times: HostTimes) -> RenderableType:
 
 def _held_to(share: float, met: bool, figure: Figure) -> str:
     """In colour where it is a target: what is used has to meet it, its rivals need not."""
-    return f"[{'green' if met else 'red'}]{share:.1%}[/]" if figure.by == "chosen" else f"{share:.1%}"
+    return f"[{'green' if met else 'red'}]{share:.1%}[/]" if figure.by == CHOSEN else f"{share:.1%}"
 
 
 def _notes(times: HostTimes) -> Iterator[str]:
