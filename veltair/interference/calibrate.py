@@ -131,7 +131,8 @@ def evaluate(rounds: Sequence[Round]) -> tuple[Quiet, tuple[Rung, ...], list[str
         raise ProfileError(f"{error}: this machine's clock cannot be trusted; calibrate again") from error
     ladder = tuple(rung for setting in rounds[0].felt if (rung := _rung(setting, kept)) is not None)
     if wild := [f"{rung.kind} {rung.level:.0%}" for rung in ladder if rung.disturbed]:
-        notes.append(f"do not rely on {', '.join(wild)}: somebody else ran on the antagonists' cores, or rounds do not agree")
+        which = "any rung" if len(wild) == len(ladder) > 1 else ", ".join(wild)
+        notes.append(f"do not rely on {which}: somebody else ran on the antagonists' cores, or rounds do not agree")
     return quiet, ladder, notes
 
 

@@ -118,5 +118,5 @@ def _caches(cores: Sequence[int], root: Path) -> Iterator[Cache]:
             size = re.fullmatch(r"(\d+)([KM])", read_text(index / "size") or "")
             if level and kind != "Instruction" and sharing and size:
                 ours[int(level), min(sharing), int(size[1]) << (10 if size[2] == "K" else 20)].append(core)
-    for (level, _, size_bytes), group in sorted(ours.items()):
-        yield Cache(level, size_bytes, tuple(group))
+    for (number, _, size_bytes), group in sorted(ours.items()):
+        yield Cache(number, size_bytes, tuple(group))
