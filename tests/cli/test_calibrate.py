@@ -1,6 +1,7 @@
 """`veltair calibrate` as an operator meets it: measured once, left alone while it holds, made again with the reason."""
 
 import json
+import os
 from pathlib import Path
 
 import msgspec
@@ -48,7 +49,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     quick = {"ROUNDS": 1, "LEAST_ROUNDS": 1, "LADDER_S": 1.0, "WINDOW_S": 0.002, "SETTLE_S": 0.001, "RATE_S": 0.01}
     for name, value in quick.items():
         monkeypatch.setattr(measuring, name, value)
-    monkeypatch.setattr(command, "_peaks", lambda: Peaks({}, {}, "peak unknown: no compiler"))
+    monkeypatch.setattr(command, "_peaks_apart", lambda: Peaks({}, {}, "peak unknown: no compiler"))
 
 
 def test_a_profile_that_holds_is_shown_and_left_as_it_is(path: Path) -> None:
@@ -131,7 +132,7 @@ def test_where_nothing_can_be_written_nothing_is_measured(tmp_path: Path, monkey
     def never() -> Peaks:
         raise AssertionError("measured for nothing")
 
-    monkeypatch.setattr(command, "_peaks", never)
+    monkeypatch.setattr(command, "_peaks_apart", never)
     (tmp_path / "file").write_text("")
     result = run("--profile", tmp_path / "file" / "host.json", "--force")
     assert result.exit_code == 1
@@ -149,3 +150,10 @@ def test_a_missing_compiler_leaves_the_peak_unknown_with_the_remedy(monkeypatch:
 
     monkeypatch.setattr(command, "import_module", missing)
     assert command._peaks() == Peaks({}, {}, 'peak unknown: tvm is not installed; run: pip install "veltair[engine]"')
+
+
+def test_a_compiler_that_crashes_leaves_the_peak_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "_peaks", os.abort)
+    made = command._peaks_apart()
+    assert made.gflops == {}
+    assert "peak unknown: the process of abort was ended by SIGABRT" in made.note

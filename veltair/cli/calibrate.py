@@ -15,6 +15,7 @@ from rich.table import Table
 
 from veltair.bundle.store import MANIFEST, list_bundles
 from veltair.cli.progress import ShareBar
+from veltair.compiler.apart import Apart
 from veltair.errors import CompileError, ProfileMissing, ProfileSchemaUnknown, VeltairError
 from veltair.interference import profile as profiles
 from veltair.interference.calibrate import Peaks
@@ -110,9 +111,18 @@ def _profile(path: Path, force: bool, seed: int) -> Answer:
             reason = str(error)
     profiles.make_folder(path)
     with ShareBar(Console(stderr=True)) as bar:
-        made = measure(machine, _peaks, bar, seed)
+        made = measure(machine, _peaks_apart, bar, seed)
     profiles.write(made, path)
     return Answer(str(path), True, reason, made)
+
+
+def _peaks_apart() -> Peaks:
+    """In a process of its own, so that TVM and its threads are gone when the probe runs."""
+    try:
+        with Apart(_peaks) as apart:
+            return apart.result()
+    except CompileError as error:
+        return Peaks({}, {}, f"peak unknown: {error}")
 
 
 def _peaks() -> Peaks:
