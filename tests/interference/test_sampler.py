@@ -259,6 +259,42 @@ def test_every_source_has_a_place() -> None:
     assert sorted(name for group in AUTO for name in group) == sorted(SOURCES) == sorted(OPEN)
 
 
+def followed(error: float, truth: float, seconds: int = 30) -> tuple[list[float], float]:
+    """What is told, and what is believed in the end, of an outsider on one core, by a probe that scatters so much."""
+    chance, estimate, hysteresis, told = random.Random(7), Estimate(), Hysteresis(), []
+    for look in range(seconds * 50):
+        estimate.passes(look * LOOK_US)
+        estimate.used(1.0 if truth else 0.0)
+        if look % 3 == 0:
+            estimate.measured(chance.gauss(truth, error), error)
+        if (change := hysteresis.tell(estimate.pressure)) is not None:
+            told.append(change)
+    return told, estimate.pressure
+
+
+@pytest.mark.parametrize("error", [0.1, 0.5, 1.0, 2.0])
+def test_however_a_probe_scatters_a_quiet_machine_stays_quiet(error: float) -> None:
+    assert followed(error, 0.0)[0] == []
+
+
+@pytest.mark.parametrize("error", [0.1, 0.5, 1.0])
+def test_many_uncertain_readings_make_a_certain_one(error: float) -> None:
+    told, believed = followed(error, 1.0)
+    assert believed == pytest.approx(1.0, abs=0.2)
+    assert len(told) <= 6  # half of it at once, the rest as it becomes certain
+
+
+def test_one_surprise_is_left_aside_and_two_are_believed() -> None:
+    estimate = Estimate()
+    estimate.measured(1.0, 0.05)
+    assert estimate.pressure == 0.0
+    estimate.measured(0.0, 0.05)
+    estimate.measured(1.0, 0.05)
+    assert estimate.pressure == 0.0
+    estimate.measured(1.0, 0.05)
+    assert estimate.pressure > 0.9
+
+
 def test_who_begins_or_ends_beside_others_makes_a_step_too() -> None:
     """A machine on which somebody always computes, and a second one comes and goes."""
     estimate = Estimate()

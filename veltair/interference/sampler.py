@@ -19,8 +19,10 @@ from veltair.errors import SourceUnavailable
 from veltair.interference.sources import UNSURE, Own, Pressed, Used
 from veltair.interference.sources.choose import Group
 
-DRIFT_PER_S = 0.3  # of the pressure that the same outsiders make: standard deviation after a second
-SURPRISE = 3.0  # standard deviations: then something has begun or ended, and what was believed before is worth nothing
+DRIFT_PER_S = 0.05  # of the pressure that the same outsiders make: standard deviation after a second
+ALONE_DRIFT_PER_S = 0.01  # where nobody is seen: another virtual machine may still begin to press
+SURPRISE = 3.0  # standard deviations, twice in a row: something has begun or ended, what was believed before is worth nothing
+AT_FIRST = 0.05  # standard deviation of nobody's pressing, until somebody is seen
 LEAST_CORES = 0.25  # of others' CPU use: less is an error of reading, or the system's housekeeping
 
 STEP = 1 / 16  # of the scheduler's tables: told in those
@@ -44,7 +46,8 @@ class Estimate:
     def __init__(self) -> None:
         self.cores = 0.0
         self._level = 0.0  # as `pressure`, but two cores that stream count for two, until one of them ends
-        self._variance = UNSURE**2
+        self._variance = AT_FIRST**2
+        self._surprise = 0.0  # of the reading before, which was left aside
         self._at_us: int | None = None
 
     @property
@@ -58,7 +61,8 @@ class Estimate:
     def passes(self, now_us: int) -> None:
         """Time makes it less sure."""
         if self._at_us is not None:
-            self._spread(DRIFT_PER_S**2 * max(0, now_us - self._at_us) / 1e6)
+            drift = DRIFT_PER_S if self.cores else ALONE_DRIFT_PER_S
+            self._spread(drift**2 * max(0, now_us - self._at_us) / 1e6)
         self._at_us = now_us
 
     def used(self, cores: float) -> None:
@@ -79,11 +83,15 @@ class Estimate:
             self._spread(left * gone**2)  # it is not known who of them has ended; of all, it is
 
     def measured(self, pressure: float, error: float) -> None:
-        off = pressure - (self._level if pressure < 1.0 else self.pressure)
+        off = pressure - (self._level if pressure < 1.0 else self.pressure)  # above full pressure nothing is felt of more
+        before, self._surprise = self._surprise, 0.0
         if off**2 > SURPRISE**2 * (self._variance + error**2):
+            if off * before <= 0.0:  # one alone may be wrong: an interrupt, a page that was not there
+                self._surprise = off
+                return
             self._spread(off**2)
         gain = self._variance / (self._variance + error**2)
-        self._level += gain * off
+        self._level = max(0.0, self._level + gain * off)
         self._variance *= 1.0 - gain
 
     def _spread(self, variance: float) -> None:

@@ -1,11 +1,14 @@
 """The probe as a source: within its budget, in idle slots, and deaf to what is not the memory path."""
 
 import math
+import random
+from statistics import mean
 
 import pytest
 
 from veltair.errors import SourceUnavailable
-from veltair.interference.probe import Probe
+from veltair.interference.probe import Probe, Quiet
+from veltair.interference.profile import Rung
 from veltair.interference.sources import Own
 from veltair.interference.sources.probing import BESIDES_US, MOST_SHARE, Probing, timed
 
@@ -21,13 +24,12 @@ class Probes:
         self.runs = 0
         self.spent_us = 0.0
         self.slowdown = 1.0
-        self.waits = 0.0  # of its own time, for a CPU
 
     def __call__(self) -> tuple[float, float]:
-        on_cpu_us = QUIET_US * self.slowdown
+        us = QUIET_US * self.slowdown
         self.runs += 1
-        self.spent_us += on_cpu_us
-        return on_cpu_us * (1.0 + self.waits), on_cpu_us
+        self.spent_us += us
+        return us, us
 
 
 def idle(pressure: float = 0.0) -> Own:
@@ -75,13 +77,16 @@ def test_it_takes_at_most_half_a_percent_of_a_core(slowdown: float) -> None:
     assert probes.runs >= 80
 
 
-def test_waiting_for_a_core_is_not_waiting_for_memory() -> None:
-    """Somebody computes on the core that the probe runs on: it is set aside in the middle, and no slower for it."""
-    probes = Probes()
-    probes.waits = 40.0
-    reading = probing(probes).read(0, idle())
-    assert reading is not None
-    assert reading.pressure == 0.0
+def test_noise_around_a_quiet_machine_has_the_mean_of_none() -> None:
+    """Cut to 0..1 it would pass for pressure."""
+    probes, chance = Probes(), random.Random(5)
+    source, seen = probing(probes), []
+    for look in range(1, 400):
+        probes.slowdown = chance.gauss(1.0, 0.15)
+        reading = source.read(look * 1_000_000, idle())
+        assert reading is not None
+        seen.append(reading.pressure)
+    assert mean(seen) == pytest.approx(0.0, abs=0.05)
 
 
 @pytest.mark.parametrize("us", [math.nan, 0.0, -5.0, 1e9, math.inf])
@@ -98,10 +103,22 @@ def test_without_a_profile_it_says_what_to_do() -> None:
         Probing(None, "the profile is stale: it was made under Linux 5; run: veltair calibrate")
 
 
-@pytest.mark.parametrize("ladder", [(), stream(1.0, 1.01)])
-def test_where_it_felt_nothing_of_the_ladder_it_is_no_source(ladder: tuple[object, ...]) -> None:
-    with pytest.raises(SourceUnavailable, match="felt nothing"):
-        Probing(profile(ladder=ladder), "")
+@pytest.mark.parametrize(
+    ("ladder", "mad_us", "said"),
+    [
+        ((), 4.0, "slows the probe by 0.0% here"),
+        (stream(1.0, 1.01), 4.0, "slows the probe by 1.0% here, and it scatters by 5.9%"),
+        (stream(1.02, 1.05), 10.0, "slows the probe by 5.0% here, and it scatters by 14.8%: it would not tell"),
+    ],
+)
+def test_where_it_feels_less_than_it_scatters_it_is_no_source(ladder: tuple[Rung, ...], mad_us: float, said: str) -> None:
+    with pytest.raises(SourceUnavailable, match=said):
+        Probing(profile(ladder=ladder, probe=Quiet(100.0, 120.0, mad_us, 9000)), "")
+
+
+def test_where_it_feels_little_it_says_how_unsure_it_is() -> None:
+    source = Probing(profile(ladder=stream(1.02, 1.05)), "", Probes())
+    assert source.error == pytest.approx(1.2, abs=0.05)
 
 
 def test_the_real_one_tells_its_time_and_its_cpu_time() -> None:

@@ -22,7 +22,7 @@ class Pressed:
     """Others press with `pressure` on the memory path, in the unit of the scheduler: shares of what one core can stream."""
 
     at_us: int
-    pressure: float  # 0..1
+    pressure: float  # 0..1 in truth; a reading that scatters may lie outside, and must, or its mean would be too high
     error: float  # one standard deviation
 
 

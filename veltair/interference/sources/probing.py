@@ -1,8 +1,9 @@
 """The probe in idle slots: where one of our cores has nothing to do, a piece of work that waits for memory is timed.
 
-It takes at most half a percent of a core: the longer it took, the later it runs again. Its CPU time is what counts. A probe
-that had to wait for a core, because an outsider computes there, has not waited for memory. What our own units press with is
-known, roughly, and taken off.
+It takes at most half a percent of a core: the longer a run took, the later is the next. What our own units press with is known,
+roughly, and taken off. A run scatters, on a machine with much bandwidth by more than a stream on another core slows it; so a
+reading is not cut to 0..1, or noise would pass for pressure, and says how much it may be off. Whoever follows readings makes
+of many uncertain ones a certain one.
 """
 
 import time
@@ -14,21 +15,19 @@ from veltair.interference.profile import HostProfile
 from veltair.interference.sources import Own, Pressed
 
 MOST_SHARE = 0.005  # of one core
-BESIDES_US = 20.0  # of a run: touching memory, waking up
+BESIDES_US = 20.0  # of a run: waking up
 LEAST_ERROR = 0.05
+MOST_ERROR = 2.0  # of one run: a second of them, some twenty, would not tell a stream from nothing
 OWN_ERROR = 0.5  # of our own pressure: it is modelled, not measured
 SIGMA = 1.4826  # a normal distribution's standard deviation over its median absolute deviation
-OVER = 1e6  # a slowdown beyond every rung
 
-
-Took = tuple[float, float]  # microseconds of a run by the clock, and on a CPU
+Took = tuple[float, float]  # microseconds: of what is timed, and of CPU altogether
 
 
 def timed(probe: Probe) -> Callable[[], Took]:
     def run() -> Took:
         before_ns = time.thread_time_ns()
-        took_us = probe.run()
-        return took_us, (time.thread_time_ns() - before_ns) / 1e3
+        return probe.run(), (time.thread_time_ns() - before_ns) / 1e3
 
     return run
 
@@ -37,17 +36,21 @@ class Probing:
     name = "probe"
 
     def __init__(self, profile: HostProfile | None, why_none: str, run: Callable[[], Took] | None = None) -> None:
-        """`run` stands in for the probe in tests. Raises SourceUnavailable without a profile, or where it feels nothing."""
+        """`run` stands in for the probe in tests. Raises SourceUnavailable without a profile, or where that tells too little."""
         if profile is None:
             raise SourceUnavailable(why_none)
-        if profile.pressure(OVER) == 0.0:
-            raise SourceUnavailable("the probe felt nothing of the ladder when this host was calibrated; choose another source")
         self._profile = profile
+        self._most_felt = 1.0 + max((rung.slowdown_median - 1.0 for rung in profile.rungs("stream")), default=0.0)
+        self._scatter = SIGMA * profile.probe.spread
+        if profile.pressure(self._most_felt) == 0.0 or (error := self._scatter / (self._most_felt - 1.0)) > MOST_ERROR:
+            raise SourceUnavailable(
+                f"a stream on all other cores slows the probe by {self._most_felt - 1.0:.1%} here, and it scatters by "
+                f"{self._scatter:.1%}: it would not tell one from nothing; choose another source, or calibrate on a quieter host"
+            )
+        self.error = max(LEAST_ERROR, error)
         self._gauge = Gauge(profile.probe)
         self._run = run or timed(Probe(profile.machine))
         self._next_us = 0
-        self._spread = SIGMA * profile.probe.spread
-        self.error = max(LEAST_ERROR, profile.pressure(1.0 + self._spread))
 
     @property
     def discarded(self) -> int:
@@ -56,14 +59,19 @@ class Probing:
     def read(self, now_us: int, own: Own) -> Pressed | None:
         if own.idle_cores == 0 or now_us < self._next_us:
             return None
-        took_us, on_cpu_us = self._run()
-        slowdown = self._gauge.slowdown(min(took_us, on_cpu_us))
-        self._next_us = now_us + round(((slowdown or 1.0) * self._profile.probe.median_us + BESIDES_US) / MOST_SHARE)
+        took_us, cpu_us = self._run()
+        slowdown = self._gauge.slowdown(took_us)
         if slowdown is None:
+            self._next_us = now_us + round(self._profile.probe.median_us / MOST_SHARE)
             return None
-        pressure, above = self._profile.pressure(slowdown), self._profile.pressure(slowdown * (1.0 + self._spread))
-        error = max(LEAST_ERROR, above - pressure, OWN_ERROR * own.pressure)
-        return Pressed(now_us, max(0.0, pressure - own.pressure), error)
+        self._next_us = now_us + round((cpu_us + BESIDES_US) / MOST_SHARE)
+        return Pressed(now_us, self._pressure(slowdown) - own.pressure, max(self.error, OWN_ERROR * own.pressure))
 
     def close(self) -> None:
         """Nothing is held but memory."""
+
+    def _pressure(self, slowdown: float) -> float:
+        """By the rungs, and beyond them on a line through the top one."""
+        if 1.0 < slowdown < self._most_felt:
+            return self._profile.pressure(slowdown)
+        return (slowdown - 1.0) / (self._most_felt - 1.0)

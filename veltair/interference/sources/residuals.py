@@ -48,7 +48,7 @@ class Residuals:
             weight += rise * rise
         if weight == 0.0 or (error := STRAY / math.sqrt(weight)) > MOST_ERROR:
             return None
-        return Pressed(now_us, min(1.0, max(0.0, fit / weight)), error)
+        return Pressed(now_us, fit / weight, error)
 
     def close(self) -> None:
         """Nothing is held."""
