@@ -1,6 +1,7 @@
 """The probe: what is learnt of its times, and what is not."""
 
 import math
+import sys
 import threading
 
 import pytest
@@ -50,19 +51,25 @@ def test_the_probe_goes_round_a_ring_that_no_cache_holds() -> None:
     assert seen == [*range(len(probe._ring)), 0]
 
 
-def test_other_threads_run_while_the_probe_waits_for_memory() -> None:
-    probe, stop, turns = Probe(machine(caches=())), threading.Event(), []
+def test_the_probe_lets_go_of_the_gil_while_it_waits_for_memory() -> None:
+    probe, go, ran = Probe(machine(caches=())), threading.Lock(), []
+    go.acquire()
 
-    def count() -> None:
-        while not stop.is_set():
-            turns.append(None)
+    def once() -> None:
+        with go:
+            ran.append(True)
 
-    counting = threading.Thread(target=count)
-    counting.start()
+    before = sys.getswitchinterval()
+    other = threading.Thread(target=once)
+    other.start()
     try:
-        before = len(turns)
-        probe.for_seconds(0.05)
-        assert len(turns) > before
+        sys.setswitchinterval(100.0)  # nobody is made to hand over the GIL: the other thread gets it only where it is let go
+        go.release()
+        for _ in range(1000):
+            if ran:
+                break
+            probe.run()
+        assert ran
     finally:
-        stop.set()
-        counting.join()
+        sys.setswitchinterval(before)
+        other.join()

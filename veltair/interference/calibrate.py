@@ -29,8 +29,7 @@ from veltair.interference.profile import SCHEMA_VERSION, Bandwidth, HostProfile,
 ROUNDS = 20
 LEAST_ROUNDS = 5  # quiet ones; with fewer, all that were made count, and the profile says so
 LADDER_S = 35.0  # at most for all rounds, disturbed ones included
-WINDOW_S, SETTLE_S = 0.05, 0.01
-WARM_UP = 5  # runs of the probe after its core has slept
+WINDOW_S, SETTLE_S = 0.06, 0.01
 RATES, RATE_S = 25, 0.02  # windows of a bandwidth; the best counts, since whatever disturbs only makes it slower
 MOST_WAITED = 0.05  # of a window: if probe or antagonists waited longer for their cores, others ran there
 STILL = 1.15  # a quiet look whose median is more than this times the usual one was not quiet
@@ -198,8 +197,6 @@ def _rounds(cores: Sequence[int], machine: Machine, random: Random, on_progress:
 def _look(probe: Probe, antagonists: Antagonists, kind: Kind | None = None, level: float = 0.0) -> Window:
     antagonists.press(kind or "rest", level)
     time.sleep(SETTLE_S)
-    for _ in range(WARM_UP):
-        probe.run()
     moved, start = antagonists.moved_bytes(), time.perf_counter_ns()
     waits = waited_ns(OURS), antagonists.waited_ns()
     times = probe.for_seconds(WINDOW_S)

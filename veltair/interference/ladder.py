@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from veltair.errors import ProfileError
 from veltair.interference.machine import Machine
+from veltair.interference.probe import READ_BYTES
 from veltair.interference.profile import Kind
 
 Work = Literal["rest", "cache", "stream", "compute", "read"]  # read: bandwidth is measured with it, nobody's pressure
@@ -184,7 +185,7 @@ class _Arrays:
 
     def _read(self) -> Iterator[int]:
         most = np.zeros((), np.int32)
-        for piece in cycle(_pieces(self._source)):
+        for piece in cycle(_pieces(self._source, READ_BYTES)):
             np.maximum.reduce(piece, out=most)
             yield piece.nbytes
 
@@ -194,8 +195,8 @@ class _Arrays:
             yield 0
 
 
-def _pieces(array: "npt.NDArray[Any]") -> "list[npt.NDArray[Any]]":
-    return np.array_split(array, max(1, array.nbytes // _PIECE_BYTES))
+def _pieces(array: "npt.NDArray[Any]", size: int = _PIECE_BYTES) -> "list[npt.NDArray[Any]]":
+    return np.array_split(array, max(1, array.nbytes // size))
 
 
 def _work(told: "memoryview[int]", parent: int, place: int, arrays: _Arrays) -> None:

@@ -18,6 +18,7 @@ from veltair.interference.machine import Machine
 
 READ_BYTES = 2 << 20  # of a run: about 0.1 ms at the 20 GB/s of one core
 WAKING_BYTES = 256 << 10  # read before the clock starts: a core that just slept reads a quarter slower, at first
+REST_S = 2e-3
 RING_OF_CACHE = 2.0  # of the last-level cache: the next part has been driven out when its turn comes
 MOST_RING_BYTES = 256 << 20
 ABSURD = 100.0  # times the median: nobody on a machine slows another that much, a hypervisor does by not running it
@@ -78,10 +79,14 @@ class Probe:
         return (time.thread_time_ns() - start) / 1e3
 
     def for_seconds(self, seconds: float) -> list[float]:
-        """Microseconds of runs back to back for so long; at least one."""
+        """Microseconds of runs for so long, at least one, each after a rest: as in service, where it runs in idle slots.
+
+        Back to back they would feel less: caches and address translation then stay the probe's own.
+        """
         end = time.perf_counter() + seconds
-        times = [self.run()]
-        while time.perf_counter() < end:
+        times: list[float] = []
+        while not times or time.perf_counter() < end:
+            time.sleep(REST_S)
             times.append(self.run())
         return times
 
