@@ -57,6 +57,27 @@ def test_the_page_holds_every_unit_and_request_of_the_log(tmp_path: Path) -> Non
     assert (run["summary"]["tenants"][0]["attainment"], run["summary"]["tenants"][0]["met"]) == (0.5, False)
 
 
+def test_the_matrix_tells_who_cost_whom_how_much(tmp_path: Path) -> None:
+    log = [
+        started(tenant("ads"), tenant("docs"), tenant("idle"), cores=(0,)),
+        arrived("a", 0),
+        dispatched("a", 0, 1),
+        arrived("d", 200, who="docs"),
+        finished("a", 1000, 1, measured_us=1000),
+        completed("a", 1000, 1000),
+        dispatched("d", 1000, 2, who="docs"),
+        finished("d", 2300, 2, measured_us=1300),
+        completed("d", 2300, 2100, who="docs"),
+    ]
+    costs = data_in(page_of(tmp_path, log))["runs"][0]["costs"]
+    ads, docs, idle = costs["rows"]
+    assert costs["names"] == ["ads", "docs", "idle"]
+    assert (docs["requests"], docs["solo_us"], docs["excess_us"]) == (1, 1000, 1100)
+    assert (docs["waited_us"], docs["slowed_us"], docs["outsiders_us"]) == ([800, 0, 0], [0, 0, 0], 0)
+    assert (docs["self_us"], docs["noisiest"]) == (300, "ads")
+    assert (ads["excess_us"], ads["noisiest"], idle["requests"]) == (0, None, 0)
+
+
 def test_a_batch_is_drawn_for_the_request_that_it_goes_by(tmp_path: Path) -> None:
     log = [
         started(tenant("ads")),

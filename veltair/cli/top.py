@@ -1,7 +1,7 @@
 """`veltair top`: who gets what just now, and who slows whom."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -73,15 +73,7 @@ def _log_of(endpoint: str, timeout_ms: float) -> Path:
     return Path(log)
 
 
-def _looks(
-    follower: Follower,
-    window_us: int,
-    interval_s: float,
-    *,
-    until_now: bool,
-    clock_s: Callable[[], float] = time.time,
-    wait: Callable[[float], None] = time.sleep,
-) -> Iterator[Now]:
+def _looks(follower: Follower, window_us: int, interval_s: float, *, until_now: bool) -> Iterator[Now]:
     """Endless. A restarted engine begins anew."""
     live: Live | None = None
     while True:
@@ -91,9 +83,9 @@ def _looks(
             elif live is not None:
                 live.take(record)
         if live is not None:
-            since_start_us = round((clock_s() - live.started.wall_time_s) * 1e6)
+            since_start_us = round((time.time() - live.started.wall_time_s) * 1e6)
             yield live.look(live.started.at_us + since_start_us if until_now else None)
-        wait(interval_s)
+        time.sleep(interval_s)
 
 
 def _show(looks: Iterator[Now]) -> None:

@@ -163,7 +163,7 @@ class Live:
                 model=key[1],
                 qos_us=None if promised is None else promised.qos_us,
                 percentile=None if promised is None else promised.percentile,
-                rate_per_s=len(window.arrived) / span_us * 1e6,
+                rate_per_s=len(window.arrived) * 1e6 / span_us,
                 ended=len(ended),
                 in_qos=in_qos,
                 met=None if in_qos is None or promised is None else in_qos >= promised.percentile,

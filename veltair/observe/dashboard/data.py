@@ -7,6 +7,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import asdict
 from typing import Any, Generic, TypeVar
 
+from veltair.observe.attribution import attribute, matrix
 from veltair.observe.story import RequestStory, Story
 from veltair.observe.summary import summarize
 
@@ -65,6 +66,7 @@ def run_data(story: Story, label: str, source: str, *, max_units: int = MAX_UNIT
         "units": _units(story, range(first_unit, len(story.units)), request_of_unit),
         "blocks": {model.name: len(model.blocks) for model in started.models},
         "slowest": _slowest(story, requests),
+        "costs": _costs(story),
         "tenants": [{"name": name, "model": model} for name, model in tenants.values()],
     }
 
@@ -136,3 +138,27 @@ def _slowest(story: Story, requests: Sequence[RequestStory]) -> list[dict[str, i
         }
         for place in worst
     ]
+
+
+def _costs(story: Story) -> dict[str, Any]:
+    """The matrix of who cost whom how much, in sums over each tenant's answers."""
+    rows = matrix(attribute(story.run), [tenant.name for tenant in story.run.started.tenants])
+    names = list(dict.fromkeys([*rows, *(name for row in rows.values() for name in (*row.waited_us, *row.slowed_us))]))
+    return {
+        "names": names,
+        "rows": [
+            {
+                "tenant": row.tenant,
+                "requests": row.requests,
+                "solo_us": row.solo_us,
+                "excess_us": row.excess_us,
+                "waited_us": [row.waited_us[name] for name in names],
+                "slowed_us": [row.slowed_us[name] for name in names],
+                "outsiders_us": row.outsiders_us,
+                "self_us": row.self_us,
+                "chosen_us": row.chosen_us,
+                "noisiest": row.noisiest,
+            }
+            for row in rows.values()
+        ],
+    }

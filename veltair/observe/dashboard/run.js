@@ -157,6 +157,7 @@ const runSection = (run) => {
   return [
     ...head, table, attainmentChart(run),
     card("half", "Predicted and measured", `Time of each unit, logarithmic; on the line the prediction was exact. Median ${summary.measured_over_predicted?.toFixed(2) ?? "–"}×.`, scatterChartOr(run)),
+    costMatrix(run),
     card("", "Core occupancy", "Drag to zoom, shift-drag or swipe to move, ctrl-wheel to zoom; point at a unit for the decision, click it to see its request.",
       element("div", { class: "bar-row" }, legend(run), cores.tools), cores.canvas),
     pressureChart(run), queueChart(run),
