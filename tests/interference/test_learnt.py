@@ -8,7 +8,7 @@ import pytest
 from tests.interference.world import HOST, coruns
 from veltair.interference import learnt
 from veltair.interference.corun import folds, pair_of
-from veltair.interference.learnt import FOLDS, Learning, in_fold, learn, margin, margins, trial
+from veltair.interference.learnt import FOLDS, Learning, learn, learn_and_judge, margin, margins, trial
 from veltair.interference.model import Example, Examples, examples_of, quiet_times
 
 needs_trees = pytest.mark.skipif(find_spec("xgboost") is None, reason="xgboost is not installed (extra calibrate)")
@@ -25,9 +25,8 @@ def split(count: int, seed: int = 0) -> tuple[list[Example], list[Example], list
 
 
 def learning(seed: int = 0) -> Learning:
-    examples, alone, fold_of = split(300)
-    seen = [each for each in examples if fold_of[each.run] != 0]
-    return learn([*seen, *alone], in_fold(examples, fold_of, 0), seed)
+    examples, alone, fold_of = split(200)
+    return learn_and_judge(examples, alone, fold_of, 0, seed)
 
 
 def test_a_margin_covers_new_times_as_often_as_it_says() -> None:
@@ -55,7 +54,7 @@ def test_trees_are_used_where_tables_are_wrong_and_tables_where_they_are_right()
 
 @needs_trees
 def test_what_is_chosen_foretells_unseen_pairs_within_its_target() -> None:
-    examples, alone, fold_of = split(400)
+    examples, alone, fold_of = split(300)
     held = list(trial(examples, alone, fold_of, seed=0))
     middle, late = (np.concatenate([each.by["chosen"][which] for each in held]) for which in (0, 1))
     times = [each.times for fold in held for each in fold.examples]

@@ -27,7 +27,7 @@ def test_nobody_presses_more_than_fully() -> None:
     [
         (Outsider("stream", 0.5), 0.5),
         (Outsider("cache", 0.5), 0.75),  # the probe feels it as it does three quarters of a streaming one
-        (Outsider("compute", 1.0), 0.0),  # which it does not feel
+        (Outsider("compute", 1.0), 0.0),  # whatever the probe felt: it does not use what is shared
     ],
 )
 def test_an_outsider_presses_with_what_the_probe_would_tell(outsider: Outsider, pressure: float) -> None:

@@ -20,7 +20,7 @@ from veltair.interference.times import HostTimes, read, write
 
 @pytest.fixture(scope="module")
 def times() -> HostTimes:
-    runs = coruns(400)
+    runs = coruns(250)
     suspended = CoRun(runs[0].victim, runs[0].beside, runs[0].block_us, waited=0.5)
     return host_times([*runs, suspended], HOST, seed=0)
 
@@ -72,7 +72,7 @@ def test_the_report_says_error_and_coverage_and_which_is_used_for_each_class(tim
 
 def test_what_was_left_out_is_counted(times: HostTimes) -> None:
     assert times.discarded == Discarded(disturbed=1)
-    assert times.coruns == 400
+    assert times.coruns == 250
 
 
 def test_too_few_pairs_are_an_error_with_the_remedy() -> None:

@@ -60,7 +60,7 @@ def with_indices(of: Manifest) -> Manifest:
 CONVS = manifest("convs", {f"{i:02d}-conv": (variant(1000 + 100 * i, 1.2, 4), variant(900, 1.2, 12)) for i in range(4)})
 PRODUCTS = manifest("products", {f"{i:02d}-matmul": (variant(500 + 50 * i, 1.0, 8),) for i in range(3)})
 HOST = Host(
-    profile(ladder=(*profile().ladder, Rung("compute", 1.0, 0.0, 1.0, 1.1), Rung("cache", 0.5, 9.0, 1.4, 1.5))),
+    profile(ladder=(*profile().ladder, Rung("compute", 1.0, 0.0, 1.02, 1.1), Rung("cache", 0.5, 9.0, 1.4, 1.5))),
     {each.name: Subject.of(each) for each in (CONVS, PRODUCTS)},
 )
 SUBJECTS = list(HOST.subjects.values())
@@ -82,7 +82,7 @@ def coruns(count: int, law: Law = truth, seed: int = 0, noise: float = 0.03) -> 
 def _timed(victim: Unit, beside: Unit | Outsider | None, law: Law, noise: float, rng: Random) -> CoRun:
     pressure = HOST.pressure_of(beside)
     block_us = tuple(
-        tuple(round(HOST.table_us(key, 0.0) * law(key, pressure) * exp(rng.gauss(0, noise))) for _ in range(8))
+        tuple(round(HOST.table_us(key, 0.0) * law(key, pressure) * exp(rng.gauss(0, noise))) for _ in range(6))
         for key in HOST.keys(victim)
     )
     return CoRun(victim, beside, block_us)

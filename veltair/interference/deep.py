@@ -8,12 +8,12 @@ import numpy as np
 
 from veltair.errors import ProfileError
 from veltair.interference.corun import CoRun, Pair, folds, models_of, pair_of, sound
-from veltair.interference.learnt import FOLDS, Learning, has_trees, in_fold, learn, trial
+from veltair.interference.learnt import FOLDS, Learning, has_trees, learn_and_judge, trial
 from veltair.interference.model import Host, Key, examples_of, questions, quiet_times
 from veltair.interference.report import STRANGERS, figures
 from veltair.interference.times import LEVELS, SCHEMA_VERSION, BundleTimes, HostTimes, VariantTimes
 
-LEAST_PAIRS = 4 * FOLDS  # with fewer, a fold is too few of them to speak for others
+LEAST_PAIRS = 3 * FOLDS  # with fewer, a fold is too few of them to speak for others
 NO_TREES = 'xgboost is not installed, so only tables were tried; pip install "veltair[calibrate]"'
 
 
@@ -38,8 +38,7 @@ def host_times(runs: Sequence[CoRun], host: Host, seed: int) -> HostTimes:
     if len(set(models)) >= LEAST_PAIRS:
         strangers = list(trial(examples, alone, _fold_of(models, seed), seed))
         found += figures(strangers, of_all=STRANGERS, by_kind=False)
-    seen = [each for each in examples if fold_of[each.run] != 0]
-    learning = learn([*seen, *alone], in_fold(examples, fold_of, 0), seed)
+    learning = learn_and_judge(examples, alone, fold_of, 0, seed)
     return HostTimes(
         schema_version=SCHEMA_VERSION,
         fingerprint=host.profile.machine.fingerprint,

@@ -68,11 +68,13 @@ class Host:
                 keys = self.keys(beside)
                 moved = sum(self.spec(key)[1].traffic_bytes for key in keys)
                 return min(1.0, moved / sum(self.table_us(key, 0.0) for key in keys) / self.bandwidth_bytes_per_us)
-            case Outsider(kind, level):
-                rungs = self.profile.rungs(kind)
+            case Outsider("stream", level):
+                return level
+            case Outsider("cache", level):
+                rungs = self.profile.rungs("cache")
                 felt = np.interp(level, [0.0, *(r.level for r in rungs)], [1.0, *(r.slowdown_median for r in rungs)])
                 return self.profile.pressure(float(felt))
-            case None:
+            case _:  # nobody, or one that only computes
                 return 0.0
 
 
