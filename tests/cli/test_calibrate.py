@@ -79,12 +79,13 @@ def test_a_servers_threads_nodes_and_caches_are_shown_as_taskset_takes_them(caps
         quota=4.5,
         siblings=((0, 8), (1, 9), (2,), (3,)),
         nodes=((0, 1, 8, 9), (2, 3)),
-        caches=(Cache(3, 16 << 20, (0, 1, 8, 9)), Cache(3, 16 << 20, (2, 3))),
+        caches=(Cache(2, 1 << 20, (2,)), Cache(2, 1 << 20, (3,)), Cache(3, 16 << 20, (0, 1, 8, 9)), Cache(3, 16 << 20, (2, 3))),
     )
     facts = dict(command._facts(a_profile(server), server))
     assert facts["cores"] == "0-3,8-9 of 16, a CPU quota of 4.5"
     assert facts["threads"] == "2 a core (SMT): 0,8 | 1,9 | 2 | 3"
     assert facts["memory nodes"] == "2: 0-1,8-9 | 2-3"
+    assert facts["L2"] == "1 MiB a core"
     assert facts["L3"] == "16 MiB for 0-1,8-9 | 2-3"
 
 

@@ -43,7 +43,7 @@ def test_a_round_that_was_not_quiet_before_or_after_does_not_count(disturbed: Ro
 
 
 def test_without_enough_quiet_rounds_all_count_and_it_is_said() -> None:
-    rounds = [a_round(quiet=us, felt=150.0) for us in (100, 100, 160, 170, 180, 190)]
+    rounds = [a_round(quiet=us, felt=1.5 * us) for us in (100, 100, 160, 170, 180, 190)]
     quiet, _, [note] = evaluate(rounds)
     assert quiet.samples == 60
     assert note.startswith("the machine was not quiet: 2 of 6 rounds were undisturbed, so all were taken")
@@ -60,9 +60,14 @@ def test_a_window_in_which_somebody_waited_for_its_core_does_not_count() -> None
 
 
 def test_a_rung_whose_antagonists_always_waited_is_not_to_be_relied_on() -> None:
-    _, [rung], [note] = evaluate([Round(look(100), {FULL: Window([110.0] * 5, 2.0, waited=0.4)}, look(100))] * 9)
+    _, [rung], [note] = evaluate([Round(look(100), {FULL: Window([150.0] * 5, 2.0, waited=0.4)}, look(100))] * 9)
     assert rung.disturbed
     assert "somebody else ran on the antagonists' cores" in note
+
+
+def test_a_probe_that_feels_nothing_of_streaming_is_told() -> None:
+    _, _, [note] = evaluate([a_round(felt=102.0)] * LEAST_ROUNDS)
+    assert note.startswith("antagonists that stream on all other cores slow the probe by 2%: memory has room for all")
 
 
 def test_rounds_that_do_not_agree_about_a_rung_are_told() -> None:

@@ -153,7 +153,8 @@ def _print(answer: Answer, console: Console) -> None:
         for rung in profile.ladder:
             kind = f"{rung.kind}: {_KINDS[rung.kind]}" if rung.level == profile.rungs(rung.kind)[0].level else ""
             moved = f"{rung.gb_per_s:.1f}" if rung.gb_per_s else "-"
-            table.add_row(kind, f"{rung.level:.0%}", moved, f"{rung.slowdown_median:.2f}", f"{rung.slowdown_p95:.2f}")
+            slower = (f"{rung.slowdown_median:.2f}", f"{rung.slowdown_p95:.2f}")
+            table.add_row(kind, f"{rung.level:.0%}", moved, *slower, style="yellow" if rung.disturbed else None)
         console.print(table)
     for note in profile.notes:
         console.print(f"[yellow]note: {escape(note)}[/]", soft_wrap=True)
@@ -171,8 +172,9 @@ def _facts(profile: HostProfile, machine: Machine) -> Iterator[tuple[str, str]]:
     yield "memory nodes", f"{len(machine.nodes)}" + (f": {_groups(machine.nodes)}" if len(machine.nodes) > 1 else "")
     for level in sorted({cache.level for cache in machine.caches}):
         caches = [cache for cache in machine.caches if cache.level == level]
-        shared = _groups(tuple(cache.cores for cache in caches))
-        yield f"L{level}", f"{_size(caches[0].size_bytes)} for {shared}"
+        private = all(len(cache.cores) == 1 for cache in caches)
+        whose = "a core" if private else f"for {_groups(tuple(cache.cores for cache in caches))}"
+        yield f"L{level}", f"{_size(caches[0].size_bytes)} {whose}"
     peaks = ", ".join(f"{gflops:.0f} GFLOP/s in {precision}" for precision, gflops in profile.fma_peak_gflops.items())
     yield "peak of a core", peaks or "unknown"
     bandwidth = profile.bandwidth_gb_per_s

@@ -24,7 +24,7 @@ from veltair.errors import ProfileError
 from veltair.interference.ladder import LADDER, Antagonists, waited_ns
 from veltair.interference.machine import Machine
 from veltair.interference.probe import Gauge, Probe, Quiet, plausible, quiet_of
-from veltair.interference.profile import SCHEMA_VERSION, Bandwidth, HostProfile, Kind, Rung
+from veltair.interference.profile import LEAST_FELT, SCHEMA_VERSION, Bandwidth, HostProfile, Kind, Rung
 
 ROUNDS = 20
 LEAST_ROUNDS = 5  # quiet ones; with fewer, all that were made count, and the profile says so
@@ -132,6 +132,12 @@ def evaluate(rounds: Sequence[Round]) -> tuple[Quiet, tuple[Rung, ...], list[str
     if wild := [f"{rung.kind} {rung.level:.0%}" for rung in ladder if rung.disturbed]:
         which = "any rung" if len(wild) == len(ladder) > 1 else ", ".join(wild)
         notes.append(f"do not rely on {which}: somebody else ran on the antagonists' cores, or rounds do not agree")
+    streams = [rung.slowdown_median for rung in ladder if rung.kind == "stream"]
+    if streams and max(streams) < 1.0 + LEAST_FELT:
+        notes.append(
+            f"antagonists that stream on all other cores slow the probe by {max(streams) - 1.0:.0%}: memory has room for all, "
+            "so the probe will not tell of outsiders here"
+        )
     return quiet, ladder, notes
 
 
@@ -167,15 +173,21 @@ def _rung(setting: Setting, rounds: Sequence[Round]) -> Rung | None:
         return None
     median = statistics.median(medians)
     agree = statistics.median(abs(m - median) for m in medians) <= AGREE * median
-    p95 = float(np.percentile(felt, 95))
-    return Rung(*setting, statistics.median(moved), median, p95, disturbed=not (enough and agree), discarded=discarded)
+    return Rung(
+        *setting,
+        gb_per_s=round(statistics.median(moved), 2),
+        slowdown_median=round(median, 4),
+        slowdown_p95=round(float(np.percentile(felt, 95)), 4),
+        disturbed=not (enough and agree),
+        discarded=discarded,
+    )
 
 
 def _reads_gb_per_s(cores: Sequence[int], machine: Machine) -> float:
     with Antagonists(cores, machine) as readers:
         readers.press("read")
         time.sleep(SETTLE_S)
-        return max(readers.bytes_per_us(RATE_S) for _ in range(RATES)) / 1e3
+        return round(max(readers.bytes_per_us(RATE_S) for _ in range(RATES)) / 1e3, 2)
 
 
 def _rounds(cores: Sequence[int], machine: Machine, random: Random, on_progress: Callable[[float], None]) -> list[Round]:

@@ -105,4 +105,4 @@ def quiet_of(times: Sequence[float]) -> Quiet:
         raise ValueError(f"none of {len(times)} times of the probe can be true")
     median, p95 = np.percentile(kept, [50, 95])
     mad = np.median(np.abs(np.array(kept) - median))
-    return Quiet(float(median), float(p95), float(mad), len(kept), len(times) - len(kept))
+    return Quiet(round(float(median), 2), round(float(p95), 2), round(float(mad), 2), len(kept), len(times) - len(kept))
