@@ -7,8 +7,8 @@ Rules of the split
    tenants, and other requests of its own. While nobody held any, or its model's weights were on the way, it waited by itself.
 3. Running beside others: a unit's slowdown is its measured time less its variants' quiet time on these cores. As much of it
    as the tables explain by the pressure it felt is shared in proportion to the pressure: what each co-runner moves over memory
-   as a share of the bandwidth, and what outsiders pressed. What more of it there is falls to outsiders as far as the CPU time
-   that they used would explain it, had they used it on these cores.
+   as a share of the bandwidth, and what outsiders pressed. What more there is, hand-overs included, falls to outsiders as far
+   as the CPU time that they used would explain it, had they used it on these cores: who shares a core waits for whole slices.
 4. In a batch, the time beyond that of one request is shared among the other members.
 5. What is left is its own: fewer cores or other variants than it would have alone, hand-overs, and times that stray. It may be
    below nought, since kernels may be quicker than their tables. No other part is, and all add up to the excess exactly.
@@ -20,7 +20,6 @@ what was predicted of the units. Refused and dropped requests have no latency to
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import inf
 
 from veltair.core.values import Precision
 from veltair.observe.read import Run
@@ -137,7 +136,7 @@ class _Unit:
     press: float  # share of the bandwidth
     pressed: _Sums  # this and the next are integrals as they stood when it began
     outside: float
-    taken: float
+    used: float
 
 
 class Attribution:
@@ -156,12 +155,11 @@ class Attribution:
         self._held: _Sums = {}  # cores now, by tenant; of a unit that is a batch, each member's tenant holds its part
         self._press: _Sums = {}  # share of the bandwidth now
         self.outside_pressure = self.outside_cores = 0.0  # as last told
-        self._cores = max(1, len(started.cores))
         # Integrals until now, in microseconds. The difference of two moments is what happened between them.
         self._queue: _Sums = {}  # whose fault it was to wait
         self._pressed: _Sums = {}  # times pressure
         self._outside = 0.0  # times their pressure
-        self._taken = 0.0  # times their share of the cores
+        self._used = 0.0  # times the cores that they use
 
     @property
     def waiting(self) -> int:
@@ -202,7 +200,7 @@ class Attribution:
             for tenant, press in self._press.items():
                 self._pressed[tenant] = self._pressed.get(tenant, 0.0) + past_us * press
         self._outside += past_us * self.outside_pressure
-        self._taken += past_us * min(1.0, self.outside_cores / self._cores)
+        self._used += past_us * self.outside_cores
 
     def _dispatched(self, record: Dispatched) -> None:
         for lease in {record.lease, *(self._lease_on.get(core, record.lease) for core in record.cores)}:
@@ -219,7 +217,7 @@ class Attribution:
         owners = Counter(member.tenant for member in members) or Counter((record.tenant,))
         shares = {tenant: count / owners.total() for tenant, count in owners.items()}
         press = 0.0 if times is None else min(1.0, times.traffic_bytes_per_us / self._tables.bandwidth_bytes_per_us)
-        sums = dict(self._pressed), self._outside, self._taken
+        sums = dict(self._pressed), self._outside, self._used
         self._units[record.lease] = _Unit(record.cores, members, shares, self._now_us, times, press, *sums)
         self._lease_on.update((core, record.lease) for core in record.cores)
         _add(self._held, shares, len(record.cores))
@@ -257,10 +255,9 @@ class Attribution:
             felt[tenant] = max(0.0, felt.get(tenant, 0.0) - share * unit.press * took_us)
         outside = self._outside - unit.outside
         total = sum(felt.values()) + outside
-        slowdown = max(0, measured_us - times.quiet_us)
-        explained = min(slowdown, max(0, times.at(min(1.0, total / took_us)) - times.quiet_us))
-        taken = (self._taken - unit.taken) / took_us
-        outsiders = min(slowdown - explained, times.quiet_us * taken / (1.0 - taken) if taken < 1.0 else inf)
+        explained = max(0, min(measured_us, times.at(min(1.0, total / took_us))) - times.quiet_us)
+        used_us = (self._used - unit.used) / len(unit.cores)
+        outsiders = min(max(0, took_us - times.quiet_us - explained), used_us)
         if total > 0:
             outsiders += explained * outside / total
         return {tenant: explained * pressure / total for tenant, pressure in felt.items() if pressure > 0}, outsiders
