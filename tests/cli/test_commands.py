@@ -69,3 +69,9 @@ def test_health_of_a_server_that_is_not_there_fails_with_its_code() -> None:
     result = CliRunner().invoke(main, ["health", "--endpoint", "tcp://127.0.0.1:9", "--timeout-ms", "200"])
     assert result.exit_code == 1
     assert "tcp://127.0.0.1:9" in result.output
+
+
+def test_health_at_what_is_no_endpoint_fails_at_once() -> None:
+    result = CliRunner().invoke(main, ["health", "--endpoint", "tcp://x"])
+    assert result.exit_code == 1
+    assert "'tcp://x' is no endpoint: Invalid argument" in result.output

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from veltair.errors import BadMessage, RequestError, UnknownModel
+from veltair.errors import BadMessage, RequestError, ServerUnreachable, UnknownModel
 from veltair.wire.frames import Array, Buffer, frames_of, tensor_headers, tensors_from
 from veltair.wire.messages import (
     Cancel,
@@ -127,7 +127,15 @@ class ZmqTransport:
             dealer.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3 * HEARTBEAT_MS)
             dealer.setsockopt(zmq.SNDHWM, 0)  # `send` must not block; what may queue is bounded by the calls' timeouts
             monitor = dealer.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED)
-            dealer.connect(endpoint)
+            try:
+                dealer.connect(endpoint)
+            except zmq.ZMQError as error:
+                dealer.disable_monitor()
+                for each in (monitor, dealer):  # one left open would keep `close` waiting for ever
+                    each.close(0)
+                raise ServerUnreachable(
+                    f"{endpoint!r} is no endpoint: {error.strerror}; write one like tcp://127.0.0.1:7400"
+                ) from error
             self._peers[endpoint] = dealer, monitor
             for each in (dealer, monitor):
                 self._owner[each] = endpoint, each is monitor
