@@ -52,8 +52,8 @@ def test_the_page_holds_every_unit_and_request_of_the_log(tmp_path: Path) -> Non
     assert (requests["id"], requests["outcome"], requests["in_time"]) == (["a", "b"], ["answered", "refused"], [1, 0])
     assert requests["whys"][requests["why"][1]] == ["deadline_unmeetable", "the queue is too long"]
     refusal, answer = run["slowest"]  # misses come first
-    assert refusal == {"request": 1, "took_us": 1, "running_us": 0}
-    assert answer == {"request": 0, "took_us": 1520, "running_us": 1500}
+    assert refusal == {"request": 1, "took_us": 1, "running_us": 0, "causes": []}
+    assert answer == {"request": 0, "took_us": 1520, "running_us": 1500, "causes": [["itself", 520]]}
     assert (run["summary"]["tenants"][0]["attainment"], run["summary"]["tenants"][0]["met"]) == (0.5, False)
 
 

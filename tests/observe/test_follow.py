@@ -28,50 +28,60 @@ def test_it_gives_what_was_written_since_it_was_asked_last(tmp_path: Path) -> No
     log = tmp_path / "log.jsonl"
     log.write_bytes(lines(FIRST, A))
     with Follower(log) as follower:
-        assert follower.read() == [FIRST, A]
-        assert follower.read() == []
+        assert list(follower.read()) == [FIRST, A]
+        assert list(follower.read()) == []
         append(log, lines(B))
-        assert follower.read() == [B]
+        assert list(follower.read()) == [B]
+
+
+def test_a_log_is_read_in_pieces_whatever_the_length_of_its_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("veltair.observe.follow.CHUNK_BYTES", 16)
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(lines(FIRST, A, B) + lines(C)[:40])
+    with Follower(log) as follower:
+        assert list(follower.read()) == [FIRST, A, B]
+        append(log, lines(C)[40:])
+        assert list(follower.read()) == [C]
 
 
 def test_a_line_that_is_not_ended_is_left_for_later(tmp_path: Path) -> None:
     log, line = tmp_path / "log.jsonl", lines(A)
     log.write_bytes(lines(FIRST) + line[:20])
     with Follower(log) as follower:
-        assert follower.read() == [FIRST]
+        assert list(follower.read()) == [FIRST]
         append(log, line[20:])
-        assert follower.read() == [A]
+        assert list(follower.read()) == [A]
 
 
 def test_it_begins_with_the_last_run_and_goes_on_into_the_next(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     log.write_bytes(lines(FIRST, A, SECOND, B, C))  # the text of C looks like a run's beginning, but for its quotes
     with Follower(log) as follower:
-        assert follower.read() == [SECOND, B, C]
+        assert list(follower.read()) == [SECOND, B, C]
         append(log, lines(A)[:30] + b"\n" + lines(FIRST, B))  # a crash in the middle of a line, and another start
-        assert follower.read() == [FIRST, B]
+        assert list(follower.read()) == [FIRST, B]
 
 
 def test_a_file_that_was_replaced_or_cut_off_is_read_from_its_beginning(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     log.write_bytes(lines(FIRST, A, B))
     with Follower(log) as follower:
-        follower.read()
+        list(follower.read())
         log.write_bytes(lines(SECOND))
-        assert follower.read() == [SECOND]
+        assert list(follower.read()) == [SECOND]
         log.rename(tmp_path / "old.jsonl")
         log.write_bytes(lines(FIRST, A, B, C))
-        assert follower.read() == [FIRST, A, B, C]
+        assert list(follower.read()) == [FIRST, A, B, C]
 
 
 def test_a_file_that_goes_away_is_named(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     log.write_bytes(lines(FIRST))
     with Follower(log) as follower:
-        follower.read()
+        list(follower.read())
         log.unlink()
         with pytest.raises(LogError, match=r"log .*log\.jsonl' cannot be read: No such file"):
-            follower.read()
+            list(follower.read())
 
 
 @pytest.mark.parametrize(
@@ -89,5 +99,5 @@ def test_what_is_no_log_is_refused_with_the_reason(tmp_path: Path, content: byte
     log = tmp_path / "log.jsonl"
     log.write_bytes(content)
     with pytest.raises(LogError) as caught, Follower(log) as follower:
-        follower.read()
+        list(follower.read())
     assert said in str(caught.value)

@@ -1,6 +1,7 @@
 """Reads on in a decision log while an engine writes it: the last run so far, and then what comes."""
 
 import os
+from collections.abc import Iterator
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +13,7 @@ from veltair.errors import LogError
 from veltair.observe.read import bad_record
 from veltair.observe.records import Record, decode_record
 
+CHUNK_BYTES = 1 << 20
 _RUN = b'{"type":"started"'  # as the log writes it. Inside a text its quotes would be escaped.
 
 
@@ -32,7 +34,7 @@ class Follower:
             self._file.close()
             raise
 
-    def read(self) -> list[Record]:
+    def read(self) -> Iterator[Record]:
         try:
             there, here = os.stat(self._path), os.fstat(self._file.fileno())
         except OSError as e:
@@ -41,14 +43,20 @@ class Follower:
             self._file.close()
             self._file = self._open()
             self._at = 0
-        self._file.seek(self._at)
-        *lines, _ = self._file.read().split(b"\n")
-        records = []
-        for line in lines:
-            if line.strip():
-                records += self._decoded(line)
-            self._at += len(line) + 1
-        return records
+        chunk_bytes = CHUNK_BYTES
+        while True:
+            self._file.seek(self._at)
+            content = self._file.read(chunk_bytes)
+            *lines, _ = content.split(b"\n")
+            if not lines and len(content) < chunk_bytes:
+                return
+            if not lines:  # the tables of many models are one long line
+                chunk_bytes *= 2
+            for line in lines:
+                record = self._decoded(line) if line.strip() else None
+                self._at += len(line) + 1
+                if record is not None:
+                    yield record
 
     def close(self) -> None:
         self._file.close()
@@ -81,13 +89,14 @@ class Follower:
             f"{str(self._path)!r} is no decision log, no run begins in it; give one of `veltair serve --log FILE`, whole"
         )
 
-    def _decoded(self, line: bytes) -> list[Record]:
+    def _decoded(self, line: bytes) -> Record | None:
+        """None for a line that was torn."""
         try:
             record: Record = decode_record(line)
         except msgspec.ValidationError as e:
             number = self._path.read_bytes()[: self._at].count(b"\n") + 1
             raise bad_record(self._path, number, line, e, self._version) from e
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return []  # torn
+            return None
         self._version = getattr(record, "version", self._version)
-        return [record]
+        return record

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import asdict
 from typing import Any, Generic, TypeVar
 
-from veltair.observe.attribution import attribute, matrix
+from veltair.observe.attribution import Split, attribute, matrix
 from veltair.observe.story import RequestStory, Story
 from veltair.observe.summary import summarize
 
@@ -48,6 +48,7 @@ def run_data(story: Story, label: str, source: str, *, max_units: int = MAX_UNIT
             if unit not in request_of_unit or story.units[unit].dispatched.request == request.id:
                 request_of_unit[unit] = place_of[id(request)]
     requests = [story.requests[i] for i in shown]
+    splits = attribute(story.run)
     summaries = [{**asdict(tenant), "attainment": tenant.attainment, "met": tenant.met} for tenant in summary.tenants]
     return {
         "label": label,
@@ -65,8 +66,8 @@ def run_data(story: Story, label: str, source: str, *, max_units: int = MAX_UNIT
         "requests": _requests(requests, tenants),
         "units": _units(story, range(first_unit, len(story.units)), request_of_unit),
         "blocks": {model.name: len(model.blocks) for model in started.models},
-        "slowest": _slowest(story, requests),
-        "costs": _costs(story),
+        "slowest": _slowest(story, requests, splits),
+        "costs": _costs(story, splits),
         "tenants": [{"name": name, "model": model} for name, model in tenants.values()],
     }
 
@@ -116,7 +117,7 @@ def _units(story: Story, shown: range, request_of_unit: dict[int, int]) -> dict[
     }
 
 
-def _slowest(story: Story, requests: Sequence[RequestStory]) -> list[dict[str, int]]:
+def _slowest(story: Story, requests: Sequence[RequestStory], splits: Sequence[Split]) -> list[dict[str, Any]]:
     """The misses and the slowest answers, worst first: by how much of its deadline each request took."""
 
     def took_us(request: RequestStory) -> int:
@@ -130,19 +131,31 @@ def _slowest(story: Story, requests: Sequence[RequestStory]) -> list[dict[str, i
     end_us = story.run.end_us
     known = (place for place, request in enumerate(requests) if request.counts_at(end_us))
     worst = sorted(known, key=badness, reverse=True)[:SLOWEST]
+    split_of = {(split.request, split.at_us): split for split in splits}  # ids may come back
     return [
         {
             "request": place,
             "took_us": took_us(requests[place]),
             "running_us": min(story.running_us(requests[place]), took_us(requests[place])),
+            "causes": _causes(split_of.get((requests[place].id, requests[place].end_us or 0))),
         }
         for place in worst
     ]
 
 
-def _costs(story: Story) -> dict[str, Any]:
+def _causes(split: Split | None) -> list[tuple[str, int]]:
+    """What an answer's excess is made of, the largest part first."""
+    if split is None:
+        return []
+    parts = [(f"waiting for {name}", us) for name, us in split.waited_us.items()]
+    parts += [(f"beside {name}", us) for name, us in split.slowed_us.items()]
+    parts += [("outsiders", split.outsiders_us), ("itself", split.self_us)]
+    return sorted((part for part in parts if part[1] > 0), key=lambda part: -part[1])
+
+
+def _costs(story: Story, splits: Sequence[Split]) -> dict[str, Any]:
     """The matrix of who cost whom how much, in sums over each tenant's answers."""
-    rows = matrix(attribute(story.run), [tenant.name for tenant in story.run.started.tenants])
+    rows = matrix(splits, [tenant.name for tenant in story.run.started.tenants])
     names = list(dict.fromkeys([*rows, *(name for row in rows.values() for name in (*row.waited_us, *row.slowed_us))]))
     return {
         "names": names,

@@ -105,13 +105,13 @@ const choices = (run) => {
 
 const slowestTable = (run, show) => {
   const { requests } = run;
-  const rows = run.slowest.map(({ request, took_us, running_us }) => {
+  const rows = run.slowest.map(({ request, took_us, running_us, causes }) => {
     const budget = requests.deadline[request] == null ? null : requests.deadline[request] - requests.arrived[request];
     const waiting = Math.max(took_us - running_us, 0);
     const outcome = requests.outcome[request];
     const why = requests.whys[requests.why[request]][1];
     const fate = requests.in_time[request] ? "in time" : outcome === "answered" ? `${duration(took_us - budget)} late` : outcome === "open" ? "no answer" : outcome;
-    const cause = why || (outcome === "answered" && budget != null && !requests.in_time[request] ? (running_us > budget ? "ran longer than its deadline" : waiting > running_us ? "waited longer than it ran" : "slowed while running") : "");
+    const cause = why || causes.slice(0, 2).map(([what, us]) => `${duration(us)} ${what}`).join(", ");
     const go = () => show(request);
     return element("tr", { class: "link", tabindex: 0, title: "Show in the timeline", onclick: go, onkeydown: (event) => { if (event.key === "Enter") go(); } },
       element("td", { class: "left" }, element("i", { class: "dot", style: { background: cssColor(requests.tenant[request]) } }), tenantName(run, requests.tenant[request])),
@@ -127,7 +127,7 @@ const slowestTable = (run, show) => {
   const left = new Set([0, 1, 5, 8, 9]);
   const body = element("tbody", {}, rows.slice(0, 12));
   const more = rows.length > 12 ? element("div", { class: "tools", style: { marginTop: "8px" } }, element("button", { type: "button", onclick: (event) => { body.replaceChildren(...rows); event.target.remove(); } }, `Show ${rows.length}`)) : null;
-  return card("", "Missed and slowest requests", "Worst first, by how much of its deadline each took; select one to see it in the timeline.",
+  return card("", "Missed and slowest requests", "Worst first, by how much of its deadline each took; why: the largest parts of what it took beyond its time alone. Select one to see it in the timeline.",
     element("div", { class: "scroll" }, element("table", {}, element("thead", {}, element("tr", {}, head.map((name, i) => element("th", { class: left.has(i) ? "left" : "", scope: "col" }, name)))), body)), more);
 };
 
