@@ -1,6 +1,8 @@
 """Co-runs of real kernels: who is timed, what is kept, and that a failure ends them."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -9,7 +11,7 @@ import pytest
 from tests.interference.profiles import machine
 from veltair.bench.corun import Timer
 from veltair.bundle.store import open_bundle
-from veltair.interference.corun import MOST_WAITED, Outsider, Unit
+from veltair.interference.corun import MOST_INTRUDED, MOST_WAITED, Outsider, Unit
 
 CORE = min(os.sched_getaffinity(0))
 
@@ -41,6 +43,19 @@ def test_a_range_of_blocks_is_beside_a_victim_and_none_itself(timer: Timer) -> N
 
 def test_lanes_that_share_a_core_are_found_to_have_waited(timer: Timer) -> None:
     assert all(run.waited > MOST_WAITED for run in timer.time((whole(timer), whole(timer))))
+
+
+@pytest.mark.skipif(os.cpu_count() == 1, reason="needs a second core")
+def test_somebody_else_on_a_core_that_was_to_be_idle_is_found(artifacts: Path) -> None:
+    other = 1 if CORE == 0 else 0
+    two = Timer([open_bundle(artifacts / "tiny")], machine(cores=(CORE, other), siblings=((CORE,), (other,))), seed="0")
+    with subprocess.Popen([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE) as spinning:
+        os.sched_setaffinity(spinning.pid, {other})
+        assert spinning.stdout is not None
+        spinning.stdout.readline()
+        [run] = two.time((whole(two), None))
+        spinning.kill()
+    assert run.intruded > MOST_INTRUDED
 
 
 def test_every_variant_runs_alone_on_every_number_of_cores(timer: Timer) -> None:

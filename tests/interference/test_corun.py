@@ -87,9 +87,9 @@ def test_times_that_cannot_be_true_are_left_out_and_counted() -> None:
     assert lost == Discarded(absurd=2)
 
 
-@pytest.mark.parametrize("waited", [0.2, float("nan")])
-def test_a_co_run_whose_core_somebody_else_used_is_left_out(waited: float) -> None:
-    assert sound([CoRun(A, B, TIMES, waited)], BY_NAME) == ([], Discarded(disturbed=1))
+@pytest.mark.parametrize(("waited", "intruded"), [(0.2, 0.0), (float("nan"), 0.0), (0.0, 0.5), (0.0, float("nan"))])
+def test_a_co_run_whose_cores_somebody_else_used_is_left_out(waited: float, intruded: float) -> None:
+    assert sound([CoRun(A, B, TIMES, waited, intruded)], BY_NAME) == ([], Discarded(disturbed=1))
 
 
 def test_co_runs_of_a_bundle_that_was_compiled_anew_are_left_out() -> None:

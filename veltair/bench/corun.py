@@ -4,6 +4,7 @@ Each lane is a thread that runs its unit over and over, as the engine's do. What
 of them are warm and the moment when the first of them has its last one behind it.
 """
 
+import os
 import sys
 import threading
 import time
@@ -34,6 +35,7 @@ BATCH = 20  # co-runs between two starts of the antagonists, which then stay for
 PRESSED_S = 0.02  # from the word to an antagonist until it presses evenly
 GIVE_UP_S = 60.0  # a lane that is not warm by then never will be
 GIL_SWITCH_INTERVAL_S = 100e-6  # as in an engine
+STAT = Path("/proc/stat")
 SCHEDSTAT = Path("/proc/thread-self/schedstat")  # of the calling thread: ns it ran, ns it waited for its core, time slices
 
 Plan = tuple[Unit, Unit | Outsider | None]
@@ -47,11 +49,12 @@ class _Lane:
     cores: tuple[int, ...]
     runs: list[tuple[int, ...]] = field(default_factory=list)
     waited: float = 0.0
+    intruded: float = 0.0
     done: bool = False  # it has runs enough; it goes on until all have
     error: Exception | None = None
 
     def as_victim_of(self, beside: Unit | Outsider | None) -> CoRun:
-        return CoRun(self.unit, beside, tuple(zip(*self.runs, strict=True)), round(self.waited, 4))
+        return CoRun(self.unit, beside, tuple(zip(*self.runs, strict=True)), round(self.waited, 4), round(self.intruded, 4))
 
 
 class Timer:
@@ -95,8 +98,14 @@ class Timer:
         lanes = [_Lane(victim, self._cores[: victim.cores])]
         if isinstance(beside, Unit):
             lanes.append(_Lane(beside, self._cores[-beside.cores :]))
+        taken = {core for lane in lanes for core in lane.cores} | ({*self._cores[1:]} if isinstance(beside, Outsider) else set())
+        idle = [core for core in self._cores if core not in taken]
         with _quick_switches():
+            before, start = _busy_s(idle), time.monotonic()
             self._run(lanes)
+            others_s, took_s = _busy_s(idle) - before, time.monotonic() - start
+        for lane in lanes:
+            lane.intruded = others_s / took_s / max(1, len(idle))
         yield lanes[0].as_victim_of(beside)
         if isinstance(beside, Unit) and beside == self.subjects[beside.bundle].whole(beside.variant, beside.cores):
             yield lanes[1].as_victim_of(victim)
@@ -151,6 +160,17 @@ def _quick_switches() -> Iterator[None]:
         yield
     finally:
         sys.setswitchinterval(interval)
+
+
+def _busy_s(cores: Sequence[int]) -> float:
+    """How long these cores have not been idle, all together, to a hundredth of a second or so; 0.0 where Linux does not tell."""
+    names = {f"cpu{core}" for core in cores}
+    ticks = 0
+    for line in (host.read_text(STAT) or "").splitlines():
+        name, *spent = line.split()
+        if name in names:
+            ticks += sum(map(int, spent[:8])) - int(spent[3]) - int(spent[4])  # user nice system idle iowait irq softirq steal
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _on_core_ns() -> tuple[int, int]:

@@ -24,7 +24,9 @@ SCHEMA_VERSION = 1
 QUIET_SHARE, OUTSIDER_SHARE = 0.25, 0.25  # of all co-runs; in the rest two models run
 WHOLE_SHARE = 0.5  # of the models beside a victim; others run a range of blocks
 PASSES_L2 = 2  # so many times the L2 a range moves at least: a smaller one would run from there and press less than in service
-MOST_WAITED = 0.02  # of its time a lane waited for its core: somebody else ran there, and would be learnt as a co-runner
+# Beyond these somebody else ran, and would be learnt as what was beside the victim, or as nobody.
+MOST_WAITED = 0.02
+MOST_INTRUDED = 0.1  # coarse, since Linux counts in hundredths of a second
 LEAST_KEPT = 3  # runs of a block
 
 
@@ -53,13 +55,14 @@ class CoRun(msgspec.Struct, frozen=True):
     beside: Unit | Outsider | None
     block_us: tuple[tuple[int, ...], ...]
     waited: float = 0.0  # share of the time in which the victim waited for its core
+    intruded: float = 0.0  # share of the time in which somebody else used the cores that were to be idle
 
 
 class Discarded(msgspec.Struct, frozen=True):
     """What is not learnt from."""
 
     absurd: int = 0  # single times that cannot be true: a suspended machine, a stepped clock
-    disturbed: int = 0  # co-runs whose core somebody else used
+    disturbed: int = 0  # co-runs in which somebody else ran, too
     stale: int = 0  # co-runs of bundles that were compiled anew since, or are not asked for
 
     def __add__(self, other: "Discarded") -> "Discarded":
@@ -168,7 +171,7 @@ def sound(runs: Iterable[CoRun], subjects: Mapping[str, Subject]) -> tuple[list[
         units = [side for side in (run.victim, run.beside) if isinstance(side, Unit)]
         if any(unit.bundle not in subjects or subjects[unit.bundle].digest != unit.digest for unit in units):
             lost += Discarded(stale=1)
-        elif not run.waited <= MOST_WAITED:
+        elif not (run.waited <= MOST_WAITED and run.intruded <= MOST_INTRUDED):
             lost += Discarded(disturbed=1)
         else:
             block_us = tuple(tuple(int(us) for us in plausible(times)) for times in run.block_us)
