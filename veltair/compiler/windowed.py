@@ -16,7 +16,7 @@ from veltair.compiler.schedules.depthwise import Depthwise
 from veltair.compiler.schedules.grouped import GroupedConv
 from veltair.compiler.schedules.move import Move
 from veltair.compiler.schedules.pool import Pool
-from veltair.compiler.winograd_forms import winograd_forms
+from veltair.compiler.winograd_forms import winograd_bf16_forms, winograd_forms
 
 _PLAIN_INPUT_CHANNELS = 4  # an image: read as it is, since a block of 16 would be three quarters zeros
 
@@ -106,7 +106,7 @@ def conv(low: Lowering, index: int, node: Node) -> Group | None:
 ConvForm = Callable[[Lowering, Conv, int, str, Any], list[Form]]
 """(lowering, direct kernel with its chain, data tensor, name of the weights, weights (co, ci, kh, kw)) -> other kernels."""
 
-CONV_FORMS: list[ConvForm] = [winograd_forms, conv_bf16_forms]
+CONV_FORMS: list[ConvForm] = [winograd_forms, conv_bf16_forms, winograd_bf16_forms]
 
 
 def with_chain(kernel: Any, chain: Any) -> Any:

@@ -91,13 +91,17 @@ class Winograd(Kernel):
         rows, columns = self.grid
         return self.n * rows * columns
 
+    @property
+    def tile_bytes(self) -> int:
+        """What a tile becomes between the stages."""
+        return 4 * self.side**2 * (self.in_blocks * self.in_lanes + self.cb * self.out_lanes)
+
     def candidates(self) -> list[dict[str, int]]:
         """For the two best register tiles, on one core and on two, an even number of chunks that fit the private cache, and for
         the best one two large chunks: of these cores share the chunks. For each the largest chunk, of which they share the
         channels: it sweeps the weights the fewest times.
         """
-        heights = self._heights()
-        each = 4 * self.side**2 * (self.in_blocks * self.in_lanes + self.cb * self.out_lanes)
+        heights, each = self._heights(), self.tile_bytes
         least = _TASKS if self.out_blocks // self.cb < _TASKS else 2  # chunks, where there are few channels to share
         wanted = [(tr, max(least, -(-self.tiles // max(tr, L2_BYTES // each)))) for tr in heights]
         if self.tiles // 2 * each <= _LARGEST:
@@ -110,14 +114,18 @@ class Winograd(Kernel):
     def _heights(self) -> list[int]:
         """Tiles of a register tile: the two that cost least on one core, and the one that does where two share them."""
         heights = range(1, max(1, self.registers // self.cb) + 1)
-        alone = sorted(heights, key=lambda tr: _cost(self.cb, tr, self.tiles))[:2]
-        return list(dict.fromkeys([*alone, min(heights, key=lambda tr: _cost(self.cb, tr, self.tiles, 2))]))
+        alone = sorted(heights, key=self.cost)[:2]
+        return list(dict.fromkeys([*alone, min(heights, key=lambda tr: self.cost(tr, 2))]))
+
+    def cost(self, tr: int, cores: int = 1) -> float:
+        """Of the products with `tr` tiles in a register tile, relative."""
+        return _cost(self.cb, tr, self.tiles, cores)
 
     def _setting(self, tr: int, chunks: int, split: int) -> dict[str, int]:
         return {"tr": tr, "chunk": -(-self.tiles // (chunks * tr)) * tr, "split": split}
 
     def build(self, knobs: Knobs) -> Any:
-        return _Builder(self, knobs or self.candidates()[0]).function()
+        return Builder(self, knobs or self.candidates()[0]).function()
 
     def cut(self, knobs: Knobs) -> tuple[int, int]:
         """How many chunks there are, an even number of them if they are several, and the tiles of the largest."""
@@ -129,7 +137,7 @@ class Winograd(Kernel):
     def _chunks(self, knobs: Knobs) -> tuple[int, int]:
         """How many chunks there are, and the scratch bytes of one."""
         chunks, chunk = self.cut(knobs)
-        return chunks, 4 * self.side**2 * chunk * (self.in_blocks * self.in_lanes + self.cb * self.out_lanes)
+        return chunks, chunk * self.tile_bytes
 
     def traffic_bytes(self, knobs: Knobs) -> int:
         """The weights once for each chunk where no private cache holds them, and a chunk that spills for each of its sweeps."""
@@ -166,17 +174,21 @@ def _cost(cb: int, tr: int, tiles: int, cores: int = 1) -> float:
     return waste * latency_bound * (1 + 0.55 * (1.2 * cb + tr) / (cb * tr))
 
 
-class _Builder:
+class Builder:
     """Writes the loops of one setting. Values are vectors of channels, and constant indices within a tile are unrolled."""
+
+    per_word = 1  # input channels in an element of the scratch
+    word = "float32"
 
     def __init__(self, k: Winograd, knobs: Knobs) -> None:
         self.k, self.tr = k, knobs["tr"]
         self.chunks, self.chunk = k.cut(knobs)
         self.split = bool(knobs["split"])
         self.points = k.side**2
+        self.words = k.in_lanes // self.per_word  # of the scratch, for a tile of a block of input channels
         # One vector more than needed between points: the (m + 2)^2 streams of a tile would meet in a few cache sets otherwise,
         # which made the transforms 1.5 times slower.
-        self.data_stride = (k.in_blocks * self.chunk + 1) * k.in_lanes
+        self.data_stride = (k.in_blocks * self.chunk + 1) * self.words
         self.product_stride = (k.cb * self.chunk + 1) * k.out_lanes
 
     def function(self) -> Any:
@@ -185,11 +197,11 @@ class _Builder:
         with IRBuilder() as builder, T.prim_func(s_tir=True):
             T.func_name("main")
             T.func_attr({"global_symbol": "main", "tirx.noalias": True})
-            self.x, self.weights = T.arg("x", T.Buffer(data, "float32")), T.arg("w", T.Buffer(weight, "float32"))
+            self.x, self.weights = T.arg("x", T.Buffer(data, "float32")), T.arg("w", T.Buffer(weight, self.word))
             self.operands = [T.arg(f"op{i}", T.Buffer(o.shape, o.dtype)) for i, o in enumerate(k.chain.operands)]
             self.out = T.arg("out", T.Buffer(k.output, k.chain.dtype))
             if self.split:
-                self.scratch = self._scratch(self.points * self.data_stride)
+                self.scratch = self._scratch(self.points * self.data_stride, dtype=self.word)
                 with T.serial(0, self.chunks) as number:
                     first, valid = self._span(number)
                     with T.parallel(0, k.in_blocks) as c:
@@ -199,15 +211,15 @@ class _Builder:
             else:
                 with T.parallel(0, self.chunks) as number:
                     first, valid = self._span(number)
-                    self.scratch = self._scratch(self.points * self.data_stride)
+                    self.scratch = self._scratch(self.points * self.data_stride, dtype=self.word)
                     with T.serial(0, k.in_blocks) as c:
                         self._data(c, first, valid)
                     with T.serial(0, k.out_blocks // k.cb) as group:
                         self._group(group, first, valid)
         return builder.get()
 
-    def _scratch(self, size: int, scope: str = "global") -> Any:
-        return T.alloc_buffer((size,), "float32", scope=scope)
+    def _scratch(self, size: int, scope: str = "global", dtype: str = "float32") -> Any:
+        return T.alloc_buffer((size,), dtype, scope=scope)
 
     def _span(self, number: Any) -> tuple[Any, Any]:
         """First tile of a chunk, and how many it has: whole register tiles, as evenly as can be."""
@@ -234,8 +246,8 @@ class _Builder:
             y, x = T.bind(row - k.pads[0]), T.bind(column - k.pads[1])
 
             def store(i: int, j: int, value: Any) -> None:
-                at = (i * n + j) * self.data_stride + (c * self.chunk + t) * lanes
-                T.buffer_store(self.scratch, value, [T.ramp(at, 1, lanes)])
+                at = (i * n + j) * self.data_stride + (c * self.chunk + t) * self.words
+                T.buffer_store(self.scratch, self._as_words(value), [T.ramp(at, 1, self.words)])
 
             def read(i: Any, j: Any) -> Any:
                 return self.x[b, c, y + i, x + j, T.ramp(0, 1, lanes)]
@@ -258,16 +270,25 @@ class _Builder:
                     with T.Else():
                         through_patch()
 
+    def _as_words(self, value: Any) -> Any:
+        """A vector of input channels as the scratch keeps it."""
+        return value
+
     # --- products and output ------------------------------------------------------------------------------------------
 
     def _group(self, group: Any, first: Any, valid: Any) -> None:
         """All of one group of cb output blocks."""
         k = self.k
         products = self._scratch(self.points * self.product_stride)
-        with T.serial(0, self.points) as point, T.serial(0, (valid + self.tr - 1) // self.tr) as tile:
-            self._product(products, group, point, tile * self.tr)
+        with T.serial(0, self.points) as point:
+            self._products(products, group, point, valid)
         with T.serial(0, k.cb) as o, T.serial(0, valid) as t:
             self._output(products, group, o, first, t)
+
+    def _products(self, products: Any, group: Any, point: Any, valid: Any) -> None:
+        """Of one point, with all tiles of the chunk."""
+        with T.serial(0, (valid + self.tr - 1) // self.tr) as tile:
+            self._product(products, group, point, tile * self.tr)
 
     def _product(self, products: Any, group: Any, point: Any, t0: Any) -> None:
         """A register tile: cb vectors of output channels x tr tiles, over all input channels."""
@@ -287,8 +308,11 @@ class _Builder:
                     at = T.ramp((o * self.tr + t) * lanes, 1, lanes)
                     T.buffer_store(sums, sums[at] + value * vectors[o], [at])
         for o, t, at in pairs:
-            to = point * self.product_stride + (o * self.chunk + t0 + t) * lanes
+            to = self._product_at(point, o, t0 + t)
             T.buffer_store(products, sums[at], [T.ramp(to, 1, lanes)])
+
+    def _product_at(self, point: Any, o: Any, tile: Any) -> Any:
+        return point * self.product_stride + (o * self.chunk + tile) * self.k.out_lanes
 
     def _output(self, products: Any, group: Any, o: Any, first: Any, t: Any) -> None:
         """Transform one tile of an output block back and store what lies in the image, through the chain."""
@@ -298,7 +322,7 @@ class _Builder:
         tile = self._scratch(m * m * lanes, "local")
 
         def read(i: int, j: int) -> Any:
-            return products[T.ramp((i * n + j) * self.product_stride + (o * self.chunk + t) * lanes, 1, lanes)]
+            return products[T.ramp(self._product_at(i * n + j, o, t), 1, lanes)]
 
         def keep(i: int, j: int, value: Any) -> None:
             T.buffer_store(tile, value, [T.ramp((i * m + j) * lanes, 1, lanes)])
