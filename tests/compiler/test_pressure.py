@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from veltair.compiler.measure import Measured
-from veltair.compiler.pressure import Pressure, Samples, antagonist, last_level_cache_bytes, probe
+from veltair.compiler.pressure import Pressure, Samples, antagonist, probe
 
 CORE = max(os.sched_getaffinity(0))
 
@@ -26,15 +26,11 @@ def test_without_intervals_no_sample_counts() -> None:
     assert samples((10, 5)).between([]).tolist() == []
 
 
-def test_the_last_level_cache_is_larger_than_a_core_s_own() -> None:
-    assert last_level_cache_bytes() >= 256 << 10
-
-
 @pytest.mark.parametrize("resource", ["bandwidth", "cache"])
 def test_an_antagonist_tells_its_rate_and_ends_with_its_context(resource: str) -> None:
     with antagonist(Pressure(resource, 0.5), CORE) as rate:  # type: ignore[arg-type]
         assert rate > 0.0
-        children = [c for c in psutil.Process().children() if "veltair.compiler.pressure" in " ".join(c.cmdline())]
+        children = [c for c in psutil.Process().children() if "veltair.interference.ladder" in " ".join(c.cmdline())]
         assert [c.cpu_affinity() for c in children] == [[CORE]]
     assert not any(c.is_running() for c in children)
 

@@ -1,14 +1,12 @@
-"""Pressure made on purpose, and the probe that feels it.
+"""Pressure on what a measurement runs beside, and the probe that feels what the measured exerts.
 
-An antagonist is a process of its own on a core of its own that presses on one shared resource: on memory bandwidth by
-copying between arrays that no cache holds, for a share of the time; on the last-level cache by reading again and again an
-array that fills a share of it. The probe is another process, which times a short read of cached data over and over: how
-much longer that takes while something runs is the pressure it exerts on whoever shares the machine with it.
+Antagonists (`veltair.interference.ladder`) press on memory bandwidth or on the last-level cache. The probe is another process,
+which times a short read of cached data over and over: how much longer that takes while something runs is the pressure it
+exerts on whoever shares the machine with it.
 """
 
 import mmap
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -17,17 +15,18 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from veltair.interference.ladder import Antagonists
+from veltair.interference.machine import this_machine
+from veltair.interference.profile import Kind
+
 Resource = Literal["bandwidth", "cache"]
 
-STREAM_BYTES = 64 << 20  # of each of the two arrays: past any last-level cache of a core's share
-SLICES = 32  # of them, between which a duty cycle may rest
-DEFAULT_CACHE_BYTES = 16 << 20  # where the system does not tell
+RATED_S = 0.02  # of full pressure, to tell its rate
 PROBE_SHARE = 0.75  # of the last-level cache: what another fills of it, or moves past it, the probe must fetch again
 PROBE_SLICE_BYTES = 256 << 10
 RING = 1 << 16  # newest samples of the probe: some seconds
@@ -41,23 +40,18 @@ class Pressure:
     level: float  # 0..1: share of the time (bandwidth), share of the last-level cache (cache)
 
 
-def last_level_cache_bytes() -> int:
-    """Size of the largest cache of the first CPU."""
-    sizes = [0]
-    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
-        if match := re.fullmatch(r"(\d+)K", path.read_text().strip()):
-            sizes.append(int(match[1]) << 10)
-    return max(sizes) or DEFAULT_CACHE_BYTES
-
-
 @contextmanager
 def antagonist(pressure: Pressure, core: int) -> Iterator[float]:
     """Press on `core` meanwhile; yields the bytes per microsecond that were reached before (0 on a quiet machine)."""
     if pressure.level <= 0.0:
         yield 0.0
         return
-    with _process(pressure.resource, str(pressure.level), str(core)) as child:
-        yield float(child.readline() or 0.0)
+    kind: Kind = "stream" if pressure.resource == "bandwidth" else "cache"
+    with Antagonists([core], this_machine()) as antagonists:
+        antagonists.press(kind)
+        rate = antagonists.bytes_per_us(RATED_S)
+        antagonists.press(kind, pressure.level)
+        yield rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +102,7 @@ def probe(core: int) -> Iterator[Probe]:
     """Run the probe on `core` meanwhile."""
     with tempfile.NamedTemporaryFile(prefix="veltair-probe-") as file:
         file.truncate(8 * 2 * (RING + 1))
-        with mmap.mmap(file.fileno(), 0) as memory, _process("probe", file.name, str(core)) as child:
+        with mmap.mmap(file.fileno(), 0) as memory, _process(file.name, str(core)) as child:
             child.readline()  # its arrays are made
             feeler = Probe(np.frombuffer(memory, np.int64))
             try:
@@ -132,39 +126,8 @@ def _process(*arguments: str) -> Iterator[Any]:
             process.stdout.close()
 
 
-def _stream(level: float) -> None:
-    source, sink = np.ones(STREAM_BYTES // 8, np.float64), np.zeros(STREAM_BYTES // 8, np.float64)
-    start = time.perf_counter()
-    for _ in range(3):
-        np.copyto(sink, source)
-    print(3 * 2 * source.nbytes / (time.perf_counter() - start) / 1e6, flush=True)
-    part = len(source) // SLICES
-    while os.getppid() > 1:  # an orphan ends by itself
-        for k in range(SLICES):
-            start = time.perf_counter()
-            np.copyto(sink[k * part : (k + 1) * part], source[k * part : (k + 1) * part])
-            busy = time.perf_counter() - start
-            if level < 1.0:
-                time.sleep(busy * (1.0 - level) / level)
-
-
-def _fill_cache(level: float) -> None:
-    data = np.ones(int(level * last_level_cache_bytes()) // 4, np.float32)
-    slices = np.array_split(data, SLICES)
-    rates = []
-    for _ in range(3):
-        start = time.perf_counter()
-        for part in slices:
-            part.dot(part)
-        rates.append(data.nbytes / (time.perf_counter() - start) / 1e6)
-    print(max(rates), flush=True)
-    while os.getppid() > 1:
-        for part in slices:
-            part.dot(part)
-
-
 def _feel(path: str) -> None:
-    data = np.ones(int(PROBE_SHARE * last_level_cache_bytes()) // 4, np.float32)
+    data = np.ones(int(PROBE_SHARE * this_machine().last_level_cache_bytes) // 4, np.float32)
     slices = np.array_split(data, max(1, data.nbytes // PROBE_SLICE_BYTES))
     with open(path, "r+b") as file:
         ring = np.frombuffer(mmap.mmap(file.fileno(), 0), np.int64)
@@ -182,15 +145,10 @@ def _feel(path: str) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`bandwidth LEVEL CORE`, `cache LEVEL CORE` or `probe FILE CORE`: until killed, or until the parent is gone."""
-    what, value, core = arguments
+    """`FILE CORE`: until killed, or until the parent is gone."""
+    path, core = arguments
     os.sched_setaffinity(0, {int(core)})
-    if what == "bandwidth":
-        _stream(float(value))
-    elif what == "cache":
-        _fill_cache(float(value))
-    else:
-        _feel(value)
+    _feel(path)
 
 
 if __name__ == "__main__":
