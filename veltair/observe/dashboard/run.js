@@ -62,7 +62,7 @@ const meanAndMost = ({ mean, most }, color) => [
 const pressureChart = (run) => {
   const bins = binned(run, run.units.pressure);
   const axis = { from: 0, to: 1.03, ticks: [0, 0.25, 0.5, 0.75, 1], label: (share) => `${share * 100} %` };
-  return card("half", "Pressure", `What running units press on memory bandwidth, as seen at each dispatch: mean, and shaded the highest, per ${duration(bins.step)}.`,
+  return card("half", "Pressure", `What running units and other processes press on memory bandwidth, as seen at each dispatch: mean, and shaded the highest, per ${duration(bins.step)}.`,
     lineChart(run, "Pressure over time", bins.step, meanAndMost(bins, (colors) => colors.tenants[4]), axis, (share) => percent(share, 0)));
 };
 const queueChart = (run) => {
