@@ -22,7 +22,7 @@ from veltair.observe.records import Started
 
 _WORDS = ("tenant", "model")
 _NUMBERS = ("target", "rate/s", "in QoS", "p95", "lost", "cores", "pressure", "excess")
-WIDTH_IN_FILES = 150
+WIDTH_IN_FILES = 170
 
 
 @click.command(epilog="Example: veltair top decisions.jsonl --once --json")
