@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import zmq
+from click.testing import CliRunner
 from server import Server, free_port, log_of, refused, running
 from tiny import tiny_answer, tiny_inputs
 
+from veltair.cli import main
 from veltair.client import AsyncClient, Client
 from veltair.engine.stage import RETURN_US
 from veltair.errors import (
@@ -36,8 +38,10 @@ SLOW = {"x": np.ones(1, "float32")}
 
 @pytest.fixture(scope="module")
 def server(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    log = tmp_path_factory.mktemp("log") / "decisions.jsonl"
-    with running(artifacts, "--log", str(log)) as server:
+    folder = tmp_path_factory.mktemp("log")
+    config = folder / "veltair.toml"
+    config.write_text('[interference]\nprofile = "/nowhere"\n')  # whatever the host is calibrated for
+    with running(artifacts, "--log", str(folder / "decisions.jsonl"), "--config", str(config)) as server:
         yield server
 
 
@@ -79,6 +83,31 @@ def test_models_and_health_are_told(client: Client) -> None:
     health = client.health()
     assert health.state == "serving"
     assert [engine.restarts for engine in health.engines] == [0]
+
+
+def test_how_other_processes_are_noticed_is_told_at_the_start_in_the_log_and_by_health(server: Server, client: Client) -> None:
+    outside = client.health().engines[0].outside
+    while outside is None:  # the engine is asked as soon as it serves
+        outside = client.health().engines[0].outside
+    assert "runqueue" in outside.sources
+    assert [refusal.partition(":")[0] for refusal in outside.refused][-1] == "probe"
+    assert 0.0 <= outside.pressure <= 1.0
+    assert server.said["outside"].startswith("residuals ±0.50, runqueue ±0.50")
+    assert "not probe: no profile of this host at /nowhere; run: veltair calibrate" in server.said["outside"]
+    [started] = [record for record in log_of(Path(server.said["log"])) if record["type"] == "started"]
+    assert (started["sources"], started["refused_sources"]) == (list(outside.sources), list(outside.refused))
+    shown = CliRunner().invoke(main, ["health", "--endpoint", server.endpoint])
+    assert "other processes: pressure " in shown.output
+    assert ", by residuals, runqueue, " in shown.output
+    assert "  not probe: no profile" in shown.output
+
+
+def test_a_source_that_cannot_be_had_ends_the_start_where_it_was_named(artifacts: Path, tmp_path: Path) -> None:
+    config = tmp_path / "veltair.toml"
+    config.write_text('[interference]\nsource = "probe"\nprofile = "/nowhere"\n')
+    told = refused(artifacts, "--port", str(free_port()), "--config", str(config))
+    assert told.returncode == 1
+    assert "source 'probe' cannot be used here: no profile of this host at /nowhere; run: veltair calibrate" in told.stderr
 
 
 def test_many_requests_are_in_flight_over_one_asynchronous_client(server: Server) -> None:
@@ -238,6 +267,7 @@ def test_tenants_have_their_own_models_and_targets(artifacts: Path, tmp_path: Pa
         ("shop", "tiny", 900_000),
         ("bank", "slow", 60_000_000),
     ]
+    records = [record for record in records if record["type"] != "pressure"]  # other processes may come and go meanwhile
     kinds = [record["type"] for record in records]
     assert kinds.pop() == "drain_began"
     assert kinds[0] == "arrived"

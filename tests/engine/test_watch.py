@@ -162,7 +162,7 @@ def test_units_begun_before_a_change_are_not_compared(
     engine: Engine, outsider: Outsider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outsider.pressure = 1.0
-    meanwhile(monkeypatch, lambda: engine.look(2))
+    meanwhile(monkeypatch, lambda: engine.look(3))
     engine.ask("w1")
     assert engine.told() == [1.0]
     engine.look()

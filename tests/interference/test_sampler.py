@@ -232,11 +232,13 @@ def test_when_the_last_source_has_gone_nothing_is_claimed_any_more() -> None:
     assert told.sources == ()
 
 
-def test_units_are_learnt_from_only_while_nobody_else_is_seen() -> None:
-    units = Says("residuals", None)
-    told = sampler(residuals=units, runqueue=Says("runqueue", *[used(0.0)] * 3, used(1.0)))
-    looks(told, 10)
-    assert [own.alone for own in units.heard] == [True] * 4 + [False] * 6
+def test_it_knows_when_nobody_else_is_seen() -> None:
+    told = sampler(runqueue=Says("runqueue", *[used(0.0)] * 3, used(1.0)))
+    seen = []
+    for _ in range(5):
+        looks(told, 1)
+        seen.append(told.alone)
+    assert seen == [True] * 3 + [False] * 2
 
 
 def test_the_choice_is_told_with_its_error_and_what_was_refused() -> None:

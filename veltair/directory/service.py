@@ -252,6 +252,7 @@ class _Directory:
         if self._engine.state == "serving" and before != "serving":
             self._asker = self._context.socket(zmq.DEALER)
             self._asker.connect(self._engine.endpoint.replace("//0.0.0.0:", "//127.0.0.1:"))
+            self._asker.send(encode(GetHealth("")))
             self._answer_parked()
             if self._on_ready is not None:
                 self._on_ready(replace(self._ready, outside=self._engine.outside))

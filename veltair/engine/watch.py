@@ -60,6 +60,7 @@ class Watch(threading.Thread):
             min(1.0, sum(map(self._pressure_of, self._stage.in_flight))),
             self._stage.idle_cores,
             [self._compared(unit) for unit in self._stage.take_ended()[-MOST_UNITS:] if unit.decided_us >= self._told_us],
+            self._sampler.alone,
         )
         if self._sampler.sample(now_us, own) is not None:
             self._told_us = now_us

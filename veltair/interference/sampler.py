@@ -13,7 +13,7 @@ within NOISE and half a step of all others, which is less than BAND. And from NO
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from veltair.errors import SourceUnavailable
 from veltair.interference.sources import UNSURE, Own, Pressed, Used
@@ -151,7 +151,6 @@ class Sampler:
 
     def sample(self, now_us: int, own: Own) -> float | None:
         """Read all; what the scheduler is to be told, 0..1, or None where that has not changed."""
-        own = replace(own, alone=self.alone)
         cores: float | None = None
         pressed: list[Pressed] = []
         for group in self._groups:

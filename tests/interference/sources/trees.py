@@ -19,5 +19,6 @@ def write_pressure(root: Path, *, cpu_us: int = 0, memory_us: int = 0) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.exists():
+        path.parent.mkdir(parents=True)
     path.write_text(text)

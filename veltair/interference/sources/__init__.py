@@ -55,7 +55,7 @@ class Own:
     pressure: float  # of the units in flight, as their tables say
     idle_cores: int
     ran: Sequence[Ran] = ()  # since the last read
-    alone: bool = True  # nobody else was seen lately
+    alone: bool = True  # nobody else is seen, says `Sampler.alone`
 
 
 class Source(Protocol):
