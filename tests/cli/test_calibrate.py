@@ -23,7 +23,11 @@ def a_profile(machine: Machine) -> HostProfile:
         machine=machine,
         probe=Quiet(100.0, 120.0, 4.0, 9000, discarded=3),
         bandwidth_gb_per_s=Bandwidth(20.0, 34.0),
-        ladder=(Rung("stream", 0.5, 8.0, 1.2, 1.4), Rung("stream", 1.0, 16.0, 1.6, 1.9), Rung("compute", 1.0, 0.0, 1.0, 1.1)),
+        ladder=(
+            Rung("stream", 0.5, 8.0, 1.2, 1.4, 1.1, 1.3),
+            Rung("stream", 1.0, 16.0, 1.6, 1.9, 1.5, 1.7),
+            Rung("compute", 1.0, 0.0, 1.0, 1.1),
+        ),
         fma_peak_gflops={"fp32": 118.2},
         made_at="2026-01-01T00:00:00+00:00",
         took_s=20.0,
@@ -65,8 +69,8 @@ def test_the_table_says_what_was_measured(path: Path) -> None:
     assert "118 GFLOP/s in fp32" in shown
     assert "20.0 GB/s by one core, 34.0 by all" in shown
     assert "100 us, p95 120, spread 4% (9000 readings; 3 that cannot be true discarded)" in shown
-    assert "stream: copies in memory 50% 8.0 1.20 1.40 100% 16.0 1.60 1.90" in shown
-    assert "compute: multiplies 100% - 1.00 1.10" in shown
+    assert "stream: copies in memory 50% 8.0 1.20 1.10 1.30 1.40 100% 16.0 1.60 1.50 1.70 1.90" in shown
+    assert "compute: multiplies 100% - 1.00 1.00 1.00 1.10" in shown
     assert "note: the machine was not quiet" in shown
 
 

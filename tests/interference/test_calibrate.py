@@ -70,6 +70,12 @@ def test_a_probe_that_feels_nothing_of_streaming_is_told() -> None:
     assert note.startswith("antagonists that stream on all other cores slow the probe by 2%: memory has room for all")
 
 
+def test_how_far_rounds_are_apart_is_told() -> None:
+    """A hypervisor puts our cores behind one cache now, behind two then."""
+    _, [rung], _ = evaluate([a_round(felt=us) for us in [100.0] * 11 + [140.0] * 9])
+    assert (rung.slowdown_low, rung.slowdown_median, rung.slowdown_high) == (1.0, 1.0, 1.4)
+
+
 def test_rounds_that_do_not_agree_about_a_rung_are_told() -> None:
     _, [rung], [note] = evaluate([a_round(felt=us) for us in (110, 300, 120, 500, 900)])
     assert rung.disturbed

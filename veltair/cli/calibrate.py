@@ -146,14 +146,18 @@ def _print(answer: Answer, console: Console) -> None:
         facts.add_row(name, value)
     console.print(facts)
     if profile.ladder:
-        table = Table(box=SIMPLE_HEAD, title="what antagonists on the other cores do to the probe", title_justify="left")
+        table = Table(
+            box=SIMPLE_HEAD,
+            title="beside antagonists on the other cores, the probe takes so many times as long",
+            title_justify="left",
+        )
         table.add_column("antagonist")
-        for column in ("level", "moves GB/s", "times as slow, median", "p95"):
+        for column in ("level", "moves GB/s", "median", "low round", "high round", "p95 of readings"):
             table.add_column(column, justify="right")
         for rung in profile.ladder:
             kind = f"{rung.kind}: {_KINDS[rung.kind]}" if rung.level == profile.rungs(rung.kind)[0].level else ""
             moved = f"{rung.gb_per_s:.1f}" if rung.gb_per_s else "-"
-            slower = (f"{rung.slowdown_median:.2f}", f"{rung.slowdown_p95:.2f}")
+            slower = (f"{s:.2f}" for s in (rung.slowdown_median, rung.slowdown_low, rung.slowdown_high, rung.slowdown_p95))
             table.add_row(kind, f"{rung.level:.0%}", moved, *slower, style="yellow" if rung.disturbed else None)
         console.print(table)
     for note in profile.notes:

@@ -178,6 +178,8 @@ def _rung(setting: Setting, rounds: Sequence[Round]) -> Rung | None:
         gb_per_s=round(statistics.median(moved), 2),
         slowdown_median=round(median, 4),
         slowdown_p95=round(float(np.percentile(felt, 95)), 4),
+        slowdown_low=round(float(np.percentile(medians, 10)), 4),
+        slowdown_high=round(float(np.percentile(medians, 90)), 4),
         disturbed=not (enough and agree),
         discarded=discarded,
     )

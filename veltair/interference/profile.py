@@ -38,6 +38,8 @@ class Rung(msgspec.Struct, frozen=True):
     gb_per_s: float  # that all antagonists together moved meanwhile: from memory (stream), from cache (cache), 0 (compute)
     slowdown_median: float
     slowdown_p95: float
+    slowdown_low: float = 1.0  # of the rounds' medians the 10th percentile, and next the 90th: far apart where a hypervisor
+    slowdown_high: float = 1.0  # moves our cores about, so that they share a cache or a way to memory now and not then
     disturbed: bool = False  # the rounds do not agree about it
     discarded: int = 0  # readings that could not be true
 
