@@ -90,7 +90,9 @@ def serve(
     context = zmq.Context()
     try:
         router = bind(context, config.endpoint)
-        ready = Ready(config.endpoint, config.policy, cores, tuple(model.name for model in registry.models), notes, settings.log or "")
+        ready = Ready(
+            config.endpoint, config.policy, cores, tuple(model.name for model in registry.models), notes, settings.log or ""
+        )
         with _Signals() as signals:
             _Directory(context, router, registry, Supervisor(settings), signals, ready, on_ready).run(config.drain_timeout_s)
     finally:
