@@ -25,11 +25,11 @@ from .test_winograd import PADS, SHAPES, model, random
 
 CLASSES = {  # (batch, channels in, channels out, side): whether it is offered
     "deep, on a small image": ((1, 512, 512, 13), True),
-    "where the larger tiles of fp32 waste little, too": ((1, 64, 64, 28), True),
-    "few channels": ((1, 32, 64, 28), False),
+    "where the larger tiles of fp32 waste little, too": ((1, 128, 128, 28), True),
+    "few channels": ((1, 64, 128, 28), False),
     "fewer tiles than it takes to hide the weights": ((1, 512, 512, 7), False),
     "a batch of those": ((4, 512, 512, 7), True),
-    "tiles that cover a quarter of the image": ((40, 64, 64, 1), False),
+    "tiles that cover a quarter of the image": ((40, 128, 128, 1), False),
 }
 
 

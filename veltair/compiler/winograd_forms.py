@@ -18,7 +18,7 @@ from veltair.compiler.schedules.winograd_transform import transform_weights
 LEAST_CHANNELS = 16  # in and out: below, the transforms cost what the products save
 LEAST_SAVING = 1.4  # multiplications saved, after what tiles waste over the border
 MUCH_SAVING = 3.2  # of 4: the larger tiles waste little
-LEAST_CHANNELS_BF16 = 64  # in and out: products twice as fast leave the transforms half the time
+LEAST_CHANNELS_BF16 = 128  # in and out: with 64 the transforms leave a gain of a tenth, not worth the form's rounding
 LEAST_TILES_BF16 = 24  # below, two cores multiply faster than memory brings the weights: tiles / 2 products wait for a byte
 LEAST_SAVING_BF16 = 1.1  # multiplications, over the other form that needs fewest
 
