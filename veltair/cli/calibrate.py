@@ -23,6 +23,8 @@ from veltair.interference.calibrate import calibrate as measure
 from veltair.interference.machine import Groups, Machine, this_machine
 from veltair.interference.profile import HostProfile
 from veltair.interference.report import render
+from veltair.interference.sampler import Sampler
+from veltair.interference.sources.choose import Surroundings, open_groups
 from veltair.interference.times import FILE as TIMES_FILE
 from veltair.interference.times import HostTimes
 from veltair.interference.times import read as read_times
@@ -162,6 +164,9 @@ def _print(answer: Answer, console: Console) -> None:
         console.print(table)
     for note in profile.notes:
         console.print(f"[yellow]note: {escape(note)}[/]", soft_wrap=True)
+    sampler = Sampler(open_groups("auto", Surroundings(profile.bandwidth_gb_per_s.one_core * 1e3, profile)))
+    console.print(f"a server here learns of other processes by {escape(sampler.describe())}", soft_wrap=True)
+    sampler.close()
     did = f"measured in {profile.took_s:.0f} s, since {answer.reason}" if answer.made else answer.reason
     console.print(f"{escape(answer.path)}: {escape(did)}", soft_wrap=True)
 

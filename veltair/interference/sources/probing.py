@@ -6,6 +6,7 @@ reading is not cut to 0..1, or noise would pass for pressure, and says how much 
 of many uncertain ones a certain one.
 """
 
+import math
 import time
 from collections.abc import Callable
 
@@ -42,7 +43,9 @@ class Probing:
         self._profile = profile
         self._most_felt = 1.0 + max((rung.slowdown_median - 1.0 for rung in profile.rungs("stream")), default=0.0)
         self._scatter = SIGMA * profile.probe.spread
-        if profile.pressure(self._most_felt) == 0.0 or (error := self._scatter / (self._most_felt - 1.0)) > MOST_ERROR:
+        self._most_pressure = profile.pressure(self._most_felt)
+        error = self._most_pressure * self._scatter / (self._most_felt - 1.0) if self._most_pressure else math.inf
+        if error > MOST_ERROR:
             raise SourceUnavailable(
                 f"a stream on all other cores slows the probe by {self._most_felt - 1.0:.1%} here, and it scatters by "
                 f"{self._scatter:.1%}: it would not tell one from nothing; choose another source, or calibrate on a quieter host"
@@ -71,7 +74,7 @@ class Probing:
         """Nothing is held but memory."""
 
     def _pressure(self, slowdown: float) -> float:
-        """By the rungs, and beyond them on a line through the top one."""
+        """By the rungs, and beyond them on a line through the one that was felt most."""
         if 1.0 < slowdown < self._most_felt:
             return self._profile.pressure(slowdown)
-        return (slowdown - 1.0) / (self._most_felt - 1.0)
+        return self._most_pressure * (slowdown - 1.0) / (self._most_felt - 1.0)
