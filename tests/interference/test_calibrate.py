@@ -67,7 +67,7 @@ def test_a_rung_whose_antagonists_always_waited_is_not_to_be_relied_on() -> None
 
 def test_a_probe_that_feels_nothing_of_streaming_is_told() -> None:
     _, _, [note] = evaluate([a_round(felt=102.0)] * LEAST_ROUNDS)
-    assert note.startswith("antagonists that stream on all other cores slow the probe by 2%: memory has room for all")
+    assert note.startswith("antagonists that stream on all other cores slow the probe by 2%, so it will not tell of outsiders")
 
 
 def test_how_far_rounds_are_apart_is_told() -> None:

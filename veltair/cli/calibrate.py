@@ -30,7 +30,7 @@ from veltair.interference.times import HostTimes
 from veltair.interference.times import read as read_times
 
 WIDTH_IN_FILES = 120
-_KINDS = {"cache": "reads what fills a share of the cache", "stream": "copies in memory", "compute": "multiplies"}
+_KINDS = {"cache": "reads a share of the last cache", "stream": "copies in memory", "compute": "multiplies"}
 
 
 class Answer(msgspec.Struct, frozen=True):
