@@ -62,9 +62,10 @@ def test_the_report_says_error_and_coverage_and_which_is_used_for_each_class(tim
     by = {(figure.of, figure.by): figure for figure in times.figures}
     assert by["all blocks", "chosen"].median_error <= 0.10
     assert 0.93 <= by["all blocks", "chosen"].coverage <= 0.97
+    assert by["all blocks", "time alone"].mape > 2 * by["all blocks", "chosen"].mape
     assert by["matmul", "table"].mape > 2 * by["matmul", "chosen"].mape
     said = text(times)
-    for word in ("MAPE", "p95 covers", "matmul", "conv", "whole models", "1 disturbed"):
+    for word in ("MAPE", "p95 covers", "matmul", "conv", "whole models", "1 disturbed", "Times measured alone"):
         assert word in said
     used = [line for line in said.splitlines() if "yes" in line]
     assert len(used) == len(times.chosen) == 2

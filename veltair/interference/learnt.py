@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from veltair.interference.model import Anchored, Examples, Floats, Predictor, Table, errors
+from veltair.interference.model import Alone, Anchored, Examples, Floats, Predictor, Table, errors
 
 FOLDS, JUDGES = 8, 2
 P95 = 0.95
@@ -158,13 +158,15 @@ class Chosen:
 class Learning:
     """All that came of some co-runs."""
 
+    alone: Judged  # never chosen: it says what knowing who is beside is worth
     rivals: Sequence[Judged]
     chosen: Chosen
     by_bundle: Mapping[str, float]  # margin of a whole model's time over the sum of its blocks' medians
 
     def foretell(self, examples: Examples) -> dict[str, tuple[Floats, Floats]]:
         """Median and p95, by name of who foretells."""
-        return {each.name: each.foretell(examples) for each in self.rivals} | {CHOSEN: self.chosen.foretell(examples)}
+        by = {each.name: each.foretell(examples) for each in (self.alone, *self.rivals)}
+        return by | {CHOSEN: self.chosen.foretell(examples)}
 
     def foretell_whole(self, examples: Examples) -> "Wholes":
         wholes = wholes_of(examples, self.chosen.foretell(examples)[0])
@@ -179,7 +181,7 @@ def learn(seen: Examples, unseen: Examples, seed: int) -> Learning:
     rivals = [Judged.on(predictor, unseen) for predictor in predictors]
     chosen = Chosen(rivals, unseen)
     wholes = wholes_of(unseen, chosen.foretell(unseen)[0])
-    return Learning(rivals, chosen, margins(wholes.bundles, wholes.middle_us, wholes.times))
+    return Learning(Judged.on(Alone(), unseen), rivals, chosen, margins(wholes.bundles, wholes.middle_us, wholes.times))
 
 
 def has_trees() -> bool:

@@ -128,6 +128,17 @@ class Anchored:
     p95_us = median_us
 
 
+class Alone:
+    """What was measured on this host with nobody beside, whoever is: how far one gets without knowing."""
+
+    name = "time alone"
+
+    def median_us(self, examples: Examples) -> Floats:
+        return np.array([each.quiet_us for each in examples])
+
+    p95_us = median_us
+
+
 def errors(examples: Sequence[Floats], foretold_us: Floats) -> Floats:
     """Of each example's times: how far what was foretold lies from their median, as a share of that."""
     measured = np.array([np.median(times) for times in examples])
@@ -147,8 +158,9 @@ def quiet_times(runs: Iterable[CoRun], host: Host) -> dict[Key, float]:
 
 def examples_of(runs: Sequence[CoRun], quiet: Mapping[Key, float], host: Host) -> list[Example]:
     """One for each block of each co-run. Where a block's quiet time was never measured here, the table's stands in."""
+    pressures = [host.pressure_of(run.beside) for run in runs]
     return [
-        _example(key, host.pressure_of(run.beside), quiet, host, number, times)
+        _example(key, pressures[number], quiet, host, number, times)
         for number, run in enumerate(runs)
         for key, times in zip(host.keys(run.victim), run.block_us, strict=True)
     ]

@@ -8,7 +8,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from veltair.interference.learnt import CHOSEN, Held
-from veltair.interference.model import Floats, errors
+from veltair.interference.model import Alone, Floats, errors
 from veltair.interference.times import Figure, HostTimes
 
 ALL, WHOLE, STRANGERS = "all blocks", "whole models", "all, models never paired before"
@@ -84,4 +84,9 @@ def _notes(times: HostTimes) -> Iterator[str]:
         f"{lost.stale} of other bundles."
     )
     yield f"Targets: median error at most {MOST_ERROR:.0%}, p95 covering {COVERED[0]:.0%} to {COVERED[1]:.0%}."
+    by = {figure.by: figure.mape for figure in times.figures if figure.of == ALL}
+    yield (
+        f"Times measured alone, whoever is beside, err by {by[Alone.name]:.1%} (MAPE), what is used by {by[CHOSEN]:.1%}: "
+        "so much is it worth on this host to know the pressure."
+    )
     yield from times.notes
