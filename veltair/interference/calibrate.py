@@ -135,8 +135,8 @@ def evaluate(rounds: Sequence[Round]) -> tuple[Quiet, tuple[Rung, ...], list[str
     streams = [rung.slowdown_median for rung in ladder if rung.kind == "stream"]
     if streams and max(streams) < 1.0 + LEAST_FELT:
         notes.append(
-            f"antagonists that stream on all other cores slow the probe by {max(streams) - 1.0:.0%}, so it will not tell of outsiders; "
-            "on a virtual machine, whose cores move about, calibrate again another time (--force)"
+            f"antagonists that stream on all other cores slow the probe by {max(streams) - 1.0:.0%}, so it will not tell of "
+            "outsiders; on a virtual machine, whose cores move about, calibrate again another time (--force)"
         )
     return quiet, ladder, notes
 
