@@ -30,7 +30,10 @@ from veltair.interference.times import HostTimes
 from veltair.interference.times import read as read_times
 
 WIDTH_IN_FILES = 120
-_KINDS = {"cache": "reads a share of the last cache", "stream": "copies in memory", "compute": "multiplies"}
+_KINDS = (
+    "cache: reads that share of the last-level cache, over and over;\n"
+    "stream, compute: copies in memory, multiplies, for that share of the time"
+)
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -79,7 +82,7 @@ def calibrate(
         known = answer if times is None else msgspec.structs.replace(times, bundles={})
         click.echo(msgspec.json.format(msgspec.json.encode(known), indent=1))
         return
-    console = Console()
+    console = Console(highlight=False)
     console = console if console.is_terminal else Console(width=WIDTH_IN_FILES)
     if answer is not None:
         _print(answer, console)
@@ -157,11 +160,12 @@ def _print(answer: Answer, console: Console) -> None:
         for column in ("level", "moves GB/s", "median", "low round", "high round", "p95 of readings"):
             table.add_column(column, justify="right")
         for rung in profile.ladder:
-            kind = f"{rung.kind}: {_KINDS[rung.kind]}" if rung.level == profile.rungs(rung.kind)[0].level else ""
+            kind = rung.kind if rung.level == profile.rungs(rung.kind)[0].level else ""
             moved = f"{rung.gb_per_s:.1f}" if rung.gb_per_s else "-"
             slower = (f"{s:.2f}" for s in (rung.slowdown_median, rung.slowdown_low, rung.slowdown_high, rung.slowdown_p95))
             table.add_row(kind, f"{rung.level:.0%}", moved, *slower, style="yellow" if rung.disturbed else None)
         console.print(table)
+        console.print(_KINDS)
     for note in profile.notes:
         console.print(f"[yellow]note: {escape(note)}[/]", soft_wrap=True)
     sampler = Sampler(open_groups("auto", Surroundings(profile.bandwidth_gb_per_s.one_core * 1e3, profile)))
