@@ -68,7 +68,7 @@ def test_the_table_says_what_was_measured(path: Path) -> None:
     shown = " ".join(run("--profile", path).output.split())
     assert "118 GFLOP/s in fp32" in shown
     assert "20.0 GB/s by one core, 34.0 by all" in shown
-    assert "100 us, p95 120, spread 4% (9000 readings; 3 that cannot be true discarded)" in shown
+    assert "100 us, p95 120, spread 4% (9000 readings; 3 absurd ones discarded)" in shown
     assert "stream 50% 8.0 1.20 1.10 1.30 1.40 100% 16.0 1.60 1.50 1.70 1.90" in shown
     assert "compute 100% - 1.00 1.00 1.00 1.10" in shown
     assert "note: the machine was not quiet" in shown

@@ -197,7 +197,7 @@ def _facts(profile: HostProfile, machine: Machine) -> Iterator[tuple[str, str]]:
         "probe",
         (
             f"{probe.median_us:.0f} us, p95 {probe.p95_us:.0f}, spread {probe.spread:.0%} "
-            f"({probe.samples} readings; {profile.discarded} that cannot be true discarded)"
+            f"({probe.samples} readings; {profile.discarded or 'no'} absurd ones discarded)"
         ),
     )
 
