@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +36,7 @@ PRESSED_S = 0.02  # from the word to an antagonist until it presses evenly
 GIVE_UP_S = 60.0  # a lane that is not warm by then never will be
 GIL_SWITCH_INTERVAL_S = 100e-6  # as in an engine
 STAT = Path("/proc/stat")
-SCHEDSTAT = Path("/proc/thread-self/schedstat")  # of the calling thread: ns it ran, ns it waited for its core, time slices
+TASKS = Path("/proc/self/task")
 
 Plan = tuple[Unit, Unit | Outsider | None]
 
@@ -106,6 +106,7 @@ class Timer:
             others_s, took_s = _busy_s(idle) - before, time.monotonic() - start
         for lane in lanes:
             lane.intruded = others_s / took_s / max(1, len(idle))
+            lane.waited = max(each.waited for each in lanes)
         yield lanes[0].as_victim_of(beside)
         if isinstance(beside, Unit) and beside == self.subjects[beside.bundle].whole(beside.variant, beside.cores):
             yield lanes[1].as_victim_of(victim)
@@ -142,8 +143,7 @@ class Timer:
                 if all(each.done for each in lanes):
                     stop.set()
             del lane.runs[-1:]  # the others may have ended before it did
-            ran_ns, waited_ns = (now - then for now, then in zip(_on_core_ns(), before, strict=True))
-            lane.waited = waited_ns / max(1, ran_ns + waited_ns)
+            lane.waited = _waited(before, _on_core_ns())
         except Exception as error:
             lane.error = error
             stop.set()
@@ -173,13 +173,22 @@ def _busy_s(cores: Sequence[int]) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def _on_core_ns() -> tuple[int, int]:
-    """How long the calling thread has run, and waited for a core to run on; where Linux does not tell, no time at all."""
-    text = host.read_text(SCHEDSTAT)
-    if text is None:
-        return 0, 0
-    ran, waited, _ = text.split()
-    return int(ran), int(waited)
+def _on_core_ns() -> dict[str, tuple[int, int]]:
+    """How long each thread of this process has run, and waited for a core to run on; where Linux does not tell, nothing."""
+    found = {}
+    for task in TASKS.iterdir() if TASKS.is_dir() else ():
+        text = host.read_text(task / "schedstat")  # ns it ran, ns it waited, time slices
+        if text:
+            ran, waited, _ = text.split()
+            found[task.name] = (int(ran), int(waited))
+    return found
+
+
+def _waited(before: Mapping[str, tuple[int, int]], after: Mapping[str, tuple[int, int]]) -> float:
+    """The share of the time between that its threads waited, of those that lived all along."""
+    lived = before.keys() & after.keys()
+    ran, waited = (sum(after[task][i] - before[task][i] for task in lived) for i in (0, 1))
+    return waited / max(1, ran + waited)
 
 
 def deepen(

@@ -54,7 +54,7 @@ class CoRun(msgspec.Struct, frozen=True):
     victim: Unit
     beside: Unit | Outsider | None
     block_us: tuple[tuple[int, ...], ...]
-    waited: float = 0.0  # share of the time in which the victim waited for its core
+    waited: float = 0.0  # share of the time in which threads of either side waited for a core
     intruded: float = 0.0  # share of the time in which somebody else used the cores that were to be idle
 
 
