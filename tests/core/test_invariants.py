@@ -91,7 +91,12 @@ class Judge:
         assert self.core.waiting == len({self.carrier.get(request, request) for request in waiting})
         if make_policy(self.core.policy).work_conserving:
             fitting = [r for r in waiting if NARROWEST[self.asked[r].model] <= self.core.idle_cores]
-            assert not fitting, "a request waits that fits the idle cores"
+            if fitting and self.core.kept_for is not None:
+                assert self.core.kept_for in waiting
+                assert self.leases, "cores are kept, and nobody runs who could give some back"
+                assert self.core.wake_us is not None, "cores are kept without end"
+            else:
+                assert not fitting, "a request waits that fits the idle cores"
 
     def starts(self, unit: Dispatch) -> None:
         assert unit.first_block == self.blocks_done.get(unit.request_id, 0), "blocks run in order, once"

@@ -3,7 +3,7 @@
 from core_build import answered, arrived, machine, model, scheduler, variant
 
 from veltair.core.actions import Alternative, Complete, Dispatch, Drop, Refuse
-from veltair.core.events import Event, ModelLoaded, PressureChanged, RequestCancelled, UnitFinished
+from veltair.core.events import Event, ModelLoaded, PressureChanged, RequestCancelled, TimerFired, UnitFinished
 from veltair.core.policies import make_policy
 from veltair.core.scheduler import Scheduler
 from veltair.core.values import CoreId, LayerBlock, Lease, LeaseId, Model, ModelName, RequestId
@@ -163,15 +163,40 @@ def test_idle_cores_are_used_where_they_are_worth_it_and_shared_where_others_wai
     assert [u.lease.cores for u in units if isinstance(u, Dispatch)] == [(0,), (1,)]
 
 
-def test_a_unit_that_gets_fewer_cores_than_its_deadline_asks_for_is_counted_as_a_conflict() -> None:
-    both, single = model("both", [10_000], [5_500]), model("single", [3_000])
+def test_a_unit_that_gets_fewer_cores_than_its_deadline_asks_for_is_a_conflict_and_ends_when_the_rest_is_idle() -> None:
+    both, single = model("both", [1_000] * 10, [550] * 10), model("single", [3_000])
     core = scheduler("veltair", both, single)
     core.handle(arrived("a", "single", 0, 60_000), 0)
-    [dispatch] = core.handle(arrived("b", "both", 0, 10_050), 0)  # on one core it has 50 us left
+    [dispatch] = core.handle(arrived("b", "both", 0, 9_000), 0)
     assert isinstance(dispatch, Dispatch)
-    assert len(dispatch.lease.cores) == 1
+    assert (dispatch.lease.cores, dispatch.end_block) == ((1,), 3)
     assert Alternative("2 cores", "conflict: 1 idle") in dispatch.rejected
     assert core.conflicts == 1
+
+
+def test_who_would_lose_his_turn_on_too_few_cores_keeps_them_until_there_are_enough() -> None:
+    long_block, single = model("long", [10_000], [5_500]), model("single", [3_000])
+    core = scheduler("veltair", long_block, single)
+    core.handle(arrived("a", "single", 0, 60_000), 0)
+    assert core.handle(arrived("b", "long", 0, 9_000), 0) == []
+    assert (core.idle_cores, core.kept_for) == (1, "b")
+    [_answer, dispatch] = core.handle(UnitFinished(LeaseId(1), 3_000), 3_000)
+    assert isinstance(dispatch, Dispatch)
+    assert (dispatch.request_id, dispatch.lease.cores) == ("b", (0, 1))
+    assert core.kept_for is None
+
+
+def test_cores_are_kept_no_longer_than_a_block_beyond_the_moment_the_others_should_be_idle() -> None:
+    both, single = model("both", [1_000] * 8, [550] * 8), model("single", [500])
+    core = scheduler("veltair", both, single)
+    core.handle(arrived("a", "single", 0, 60_000), 0)
+    assert core.handle(arrived("b", "both", 0, 7_900), 0) == []
+    assert core.wake_us == 1_500
+    assert core.handle(TimerFired(), 1_499) == []  # a overruns
+    [dispatch] = core.handle(TimerFired(), 1_500)
+    assert isinstance(dispatch, Dispatch)
+    assert (dispatch.request_id, dispatch.lease.cores, dispatch.end_block) == ("b", (1,), 1)
+    assert core.kept_for is None
 
 
 def test_under_pressure_the_variant_is_the_one_that_stands_it_best() -> None:

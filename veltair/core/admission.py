@@ -37,33 +37,40 @@ class Admission:
         self.backlog = Backlog(cores)
         self._in_flight = InFlight()
         self._running: dict[Job, Rank] = {}
-        self._ranks: dict[Job, Rank] = {}  # of those that wait
+        self._waiting: dict[Job, Entry] = {}
+        self._accepted: Entry | None = None  # the last one, as it was judged
 
     def wait(self, job: Job, ledger: Ledger, now_us: int) -> None:
-        entry = _entry(job, job.next_block, rank_of(job), now_us, ledger)
-        self._ranks[job] = entry.rank
+        entry, self._accepted = self._accepted, None
+        if entry is None or entry.job is not job:
+            entry = _entry(job, job.next_block, rank_of(job), now_us, ledger)
+        self._waiting[job] = entry
         self.backlog.add(entry)
 
     def start(self, plan: UnitPlan, ledger: Ledger, now_us: int) -> None:
         job, cores = plan.job, plan.cores
         for member in (job, *plan.riders):
-            self.backlog.remove(self._ranks.pop(member))
+            self.backlog.remove(self._waiting.pop(member).rank)
         costs = job.costs if not plan.riders else job.costs.batches[1 + len(plan.riders)]
         rest_us = round(costs.fastest(cores, plan.pressure).rest_us(plan.end_block) * ledger.cautious_correction(job, now_us))
         self._running[job] = rank = rank_of(job)
         self._in_flight.add(Entry(rank, rest_us, cores, now_us + plan.predicted_us, job))
 
     def waits(self, job: Job) -> bool:
-        return job in self._ranks
+        return job in self._waiting
+
+    def planned_cores(self, job: Job) -> int:
+        """With how many it was put in line: what others were promised counts on it."""
+        return self._waiting[job].cores
 
     def end(self, job: Job) -> None:
         """Its unit is over, and its cores are idle again."""
         self._in_flight.remove(self._running.pop(job))
 
     def leave(self, job: Job) -> None:
-        rank = self._ranks.pop(job, None)
-        if rank is not None:
-            self.backlog.remove(rank)
+        entry = self._waiting.pop(job, None)
+        if entry is not None:
+            self.backlog.remove(entry.rank)
         elif job in self._running:  # its unit keeps the cores, but nothing follows
             self._in_flight.add(self._in_flight.remove(self._running[job])._replace(us=0))
 
@@ -77,10 +84,13 @@ class Admission:
             place = None  # whether this one comes or not
         for _ in range(ATTEMPTS):
             new = _entry(job, 0, rank_of(job, deadline_us), now_us, ledger)
-            finish_us, victim = self._insert(new, ledger, now_us)
+            new, (finish_us, victim) = self._fitted(new, ledger, now_us)
             in_time = finish_us <= deadline_us and victim is None
             if in_time and (place is None or self._has_place(place, ledger, now_us, (new,))):
-                return Refused(reason, deadline_us) if reason else Accepted(finish_us)
+                if reason:
+                    return Refused(reason, deadline_us)
+                self._accepted = new
+                return Accepted(finish_us)
             if not reason:
                 reason = self._why(finish_us - now_us, finish_us - deadline_us, victim, guest, now_us)
             deadline_us = max(finish_us, victim.deadline_us + 1 if victim else 0)
@@ -119,6 +129,18 @@ class Admission:
             if apart_us <= entry.deadline_us < together_us:
                 return False
         return True
+
+    def _fitted(self, new: Entry, ledger: Ledger, now_us: int) -> tuple[Entry, _Verdict]:
+        """Put it in line; where it would be late for having waited, on as many cores more as it will get when its turn comes."""
+        verdict = self._insert(new, ledger, now_us)
+        waited_until_us = verdict.finish_us - new.us
+        if verdict.finish_us > new.deadline_us > waited_until_us:
+            hurried = _entry(new.job, 0, new.rank, now_us, ledger, waited_until_us)
+            if hurried.cores > new.cores:
+                beside = self._insert(hurried, ledger, now_us)
+                if beside.finish_us <= hurried.deadline_us and beside.victim is None:
+                    return hurried, beside
+        return new, verdict
 
     def _insert(self, new: Entry, ledger: Ledger, now_us: int, also: tuple[Entry, ...] = ()) -> _Verdict:
         """Put it in line (beside `also`, which are not in line yet): when it would be done, and who would miss for it."""
@@ -182,11 +204,15 @@ def quickest_us(job: Job, ledger: Ledger, now_us: int) -> int:
     return round(us * ledger.cautious_correction(job, now_us))
 
 
-def _entry(job: Job, block: int, rank: Rank, now_us: int, ledger: Ledger) -> Entry:
-    """The rest of a job as one piece, at this moment's pressure and no faster than promises may count on."""
+def _entry(job: Job, block: int, rank: Rank, now_us: int, ledger: Ledger, start_us: int = 0) -> Entry:
+    """The rest of a job as one piece, at this moment's pressure and no faster than promises may count on.
+
+    On the fewest cores that are enough if it starts at `start_us`, or else when it is ready.
+    """
     correction = ledger.cautious_correction(job, now_us)
     ready_us = max(now_us, job.ready_us)
-    cores, us = fewest_cores(job.costs.by_cores(pressure_on(ledger)), block, rank[1] - ready_us, correction)
+    budget_us = rank[1] - max(ready_us, start_us)
+    cores, us = fewest_cores(job.costs.by_cores(pressure_on(ledger)), block, budget_us, correction)
     return Entry(rank, round(us * correction), cores, ready_us, job)
 
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from math import floor
 
 from veltair.core.predict import LinesByCores, ModelCosts
+from veltair.core.state import Job
 
-WORTH_WIDENING = 0.75  # speed-up a core: below it the idle cores serve better whoever comes next
+WORTH_WIDENING = 0.6  # speed-up a core: below it the idle cores serve better whoever comes next
 CROWD_GAIN = 0.02  # the last fifty units
 UNSTEADY = 1.5  # arrivals come in clumps: of a machine two thirds full on average nothing is spare
-SHARERS = 4  # of what is spare at most a quarter for one of them: never any of two cores, where it cost a tenth of the load
+SHARERS = 2  # of what is spare at most a half for one of them: never any of two cores, where it cost a tenth of the load
 SELDOM = 0.05  # of the cores busy: nobody else is about
 
 
@@ -50,6 +51,31 @@ class Crowd:
     def comes(self, cores: int) -> bool:
         """Whether others are to be expected at all."""
         return self.busy >= SELDOM * cores
+
+
+@dataclass(slots=True)
+class Reserve:
+    """Idle cores that one request waits with, for the moment until those are idle that it needs besides.
+
+    Begun on too few, its first block would still run by then, whoever is next in line would take the others, and it would be
+    late: what was promised to it counts on its turn.
+    """
+
+    job: Job | None = None
+    until_us: int = 0
+
+    def keeps(self, job: Job, block_us: int, free_us: int, now_us: int) -> bool:
+        """Whether `job` should wait until `free_us`, when as many cores as it wants should be idle. Asked anew at every event;
+        it waits no longer than a block on few cores beyond that, if those who hold the rest overrun."""
+        if self.job is job:
+            return now_us < self.until_us
+        if not now_us < free_us < now_us + block_us:
+            return False
+        self.job, self.until_us = job, free_us + block_us
+        return True
+
+    def end(self) -> None:
+        self.job = None
 
 
 def most_measured(costs: ModelCosts, cores: int) -> int:

@@ -24,7 +24,8 @@ Invariants, each proved by a property test over random events
 - No core is leased twice; leased and idle cores together are all cores.
 - An accepted request is answered by exactly one Complete or Drop, a refused one by exactly one Refuse.
 - No unit starts for a request that was answered or cancelled.
-- Work-conserving (where the policy is): after `handle`, no job waits that could run on the idle cores.
+- Work-conserving (where the policy is): after `handle`, no job waits that could run on the idle cores, unless one keeps them
+  for the moment until there are as many as it was promised.
 - No block runs as a variant of a coarser precision than the request's tenant permits, whatever the pressure.
 
 What the shell owes: a request id is not used again while it is under way; each lease it was given ends in exactly one
@@ -92,6 +93,12 @@ class Scheduler:
     @property
     def idle_cores(self) -> int:
         return len(self._ledger.idle)
+
+    @property
+    def kept_for(self) -> RequestId | None:
+        """Whose the idle cores are, if they wait for more."""
+        job = self._policy.kept_for(self._ledger)
+        return None if job is None else job.request.id
 
     @property
     def draining(self) -> bool:

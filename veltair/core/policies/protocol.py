@@ -45,7 +45,8 @@ class Policy(Protocol):
     """Strategy behind the scheduler. Holds its own queue and nothing else; all state of requests is in the ledger."""
 
     name: str
-    work_conserving: bool = True  # next_unit is never None while a job waits that could run on the idle cores
+    # Unless the idle cores are kept for someone, next_unit is never None while a job waits that could run on them.
+    work_conserving: bool = True
 
     def admit(self, job: Job, ledger: Ledger, now_us: int) -> Accepted | Refused:
         """Judge a newcomer. It does not wait yet."""
@@ -68,6 +69,10 @@ class Policy(Protocol):
     def next_unit(self, ledger: Ledger, now_us: int) -> UnitPlan | None:
         """What to start on the idle cores; at least one core is idle. None: nothing now."""
         ...
+
+    def kept_for(self, ledger: Ledger) -> Job | None:
+        """Who waits with the idle cores, for a moment, until there are as many as it was promised."""
+        return None
 
     def wake_us(self, ledger: Ledger) -> int | None:
         """When it wants to be asked again although nothing happens, absolute. None: only when something does."""

@@ -17,12 +17,12 @@ from veltair.core.actions import Alternative
 from veltair.core.admission import Admission, quickest_us
 from veltair.core.backlog import Entry, rank_of
 from veltair.core.batching import riders_for
-from veltair.core.cores import Crowd, fewest_cores, widen
+from veltair.core.cores import Crowd, Reserve, fewest_cores, widen
 from veltair.core.fairness import Fairness
-from veltair.core.granularity import LEAST_UNIT_US, LENT_UNIT_US, SeenLately, threshold_us, unit_end
+from veltair.core.granularity import LENT_UNIT_US, SeenLately, threshold_us, unit_end
 from veltair.core.interference import CoTenants, pressure_on
 from veltair.core.policies.protocol import Accepted, Policy, Refused, UnitPlan
-from veltair.core.predict import ModelCosts
+from veltair.core.predict import Line, ModelCosts
 from veltair.core.state import Job, Ledger, Unit
 
 PATIENCE = 0.6  # of the time from arrival to deadline, by which one that is made to wait must be done: what is foretold errs
@@ -37,6 +37,7 @@ class Veltair(Policy):
         self._fairness = Fairness(cores=1)
         self._co_tenants = CoTenants()
         self._crowd = Crowd()
+        self._reserve = Reserve()
         self._latest_starts: list[tuple[int, int, Job]] = []  # heap; a job answered meanwhile stays in until it is met
         self._widths: Counter[int] = Counter()  # of those that wait, the fewest cores each can run on
         self._fresh: dict[ModelCosts, dict[int, Job]] = {}  # that wait and have not begun, where batches are compiled
@@ -96,15 +97,24 @@ class Veltair(Policy):
             else:
                 heapq.heappush(self._latest_starts, (start_us, job.order, job))
 
+    def kept_for(self, ledger: Ledger) -> Job | None:
+        return self._reserve.job if self._reserve.job is not None and self._reserve.job.waits else None
+
     def wake_us(self, ledger: Ledger) -> int | None:
         while self._latest_starts and not self._latest_starts[0][2].waits:
             heapq.heappop(self._latest_starts)
-        return self._latest_starts[0][0] + 1 if self._latest_starts else None
+        wakes_us = [self._latest_starts[0][0] + 1] if self._latest_starts else []
+        if self.kept_for(ledger) is not None:
+            wakes_us.append(self._reserve.until_us)
+        return min(wakes_us, default=None)
 
     def next_unit(self, ledger: Ledger, now_us: int) -> UnitPlan | None:
         if not any(count and width <= len(ledger.idle) for width, count in self._widths.items()):
             return None
         plan = self._plan(*self._next_job(ledger, now_us), ledger, now_us)
+        if plan is None:
+            return None
+        self._reserve.end()
         for job in (plan.job, *plan.riders):
             self._forget(job)
         self._known().start(plan, ledger, now_us)
@@ -126,7 +136,7 @@ class Veltair(Policy):
             return paused, "goes on", [Alternative(f"request {head.request.id}", why)]
         return head, "earliest deadline", [_later(paused, head)]
 
-    def _plan(self, job: Job, reason: str, rejected: list[Alternative], ledger: Ledger, now_us: int) -> UnitPlan:
+    def _plan(self, job: Job, reason: str, rejected: list[Alternative], ledger: Ledger, now_us: int) -> UnitPlan | None:
         costs, first = job.costs, job.next_block
         pressure, correction = pressure_on(ledger), ledger.correction(job, now_us)
         deadline_us = job.deadline_us
@@ -135,8 +145,10 @@ class Veltair(Policy):
             costs, deadline_us = costs.batches[1 + len(riders)], min(j.deadline_us for j in (job, *riders))
             reason += f", {len(riders)} alike with it"
 
-        wanted, _ = fewest_cores(costs.by_cores(pressure), first, deadline_us - now_us, ledger.sure_correction(job, now_us))
+        wanted = self._wanted(job, costs, deadline_us, pressure, ledger, now_us)
         cores = self._granted(costs, first, wanted, ledger, pressure, len(riders), rejected)
+        if cores < wanted and self._keeps(job, costs.fastest(cores, pressure), wanted, correction, ledger, now_us):
+            return None
         end = len(costs.model.blocks)
         limit = self._limit_us(job, wanted, cores, ledger, now_us) if self._adapts_units else None
         if limit is not None:
@@ -169,6 +181,21 @@ class Veltair(Policy):
         self._co_tenants.begin(plan, costs, line, ledger, now_us)
         return plan
 
+    def _wanted(self, job: Job, costs: ModelCosts, deadline_us: int, pressure: float, ledger: Ledger, now_us: int) -> int:
+        """The fewest that surely keep the deadline; those it was put in line with, as long as they are expected to."""
+        first, left_us = job.next_block, deadline_us - now_us
+        wanted, _ = fewest_cores(costs.by_cores(pressure), first, left_us, ledger.sure_correction(job, now_us))
+        planned = self._known().planned_cores(job)
+        enough = costs.fastest(planned, pressure).rest_us(first) * ledger.correction(job, now_us) <= left_us
+        return min(planned, wanted) if enough else wanted
+
+    def _keeps(self, job: Job, narrow: Line, wanted: int, correction: float, ledger: Ledger, now_us: int) -> bool:
+        """Whether it rather waits with the idle cores, on which alone it would run as `narrow` and be late."""
+        if wanted > len(ledger.machine.cores) or now_us + narrow.rest_us(job.next_block) * correction <= job.deadline_us:
+            return False
+        block_us = round(narrow.span_us(job.next_block, job.next_block + 1) * correction)
+        return self._reserve.keeps(job, block_us, self._known().free_for_us(wanted, ledger, now_us), now_us)
+
     def _granted(
         self,
         costs: ModelCosts,
@@ -200,7 +227,7 @@ class Veltair(Policy):
             limits.append((threshold_us(tightest_us), f"requests with {_ms(tightest_us)} slack come lately"))
         if cores < wanted <= len(ledger.machine.cores):
             free_us = self._known().free_for_us(wanted, ledger, now_us)
-            limits.append((max(LEAST_UNIT_US, free_us - now_us), f"{_cores(wanted)} should be idle then"))
+            limits.append((free_us - now_us, f"{_cores(wanted)} should be idle then"))
         if cores > wanted and self._crowd.comes(len(ledger.machine.cores)):
             limits.append((LENT_UNIT_US, "cores beyond what it needs are lent for a short time"))
         return min(limits, default=None)
