@@ -128,8 +128,6 @@ def test_a_deadline_named_in_a_refusal_is_accepted_when_asked_again_at_once(
 
 
 too_few = pytest.mark.xfail(reason="97 of 100: whoever is put off a moment needs the next wider row of a coarse table")
-    reason="97 of 100: who is put off a moment needs the next wider row of a coarse table, and others' cores"
-)
 TABLES_ARE_TRUE = [
     ("queue-light", 2),
     ("queue-mixed", 2),
