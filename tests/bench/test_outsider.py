@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from veltair.bench import outsider as module
-from veltair.bench.outsider import Turn, cpu_seconds, noticed, outsider, take_turns
+from veltair.bench.outsider import Turn, cpu_seconds, noticed, others_cores, outsider, take_turns
 from veltair.host import usable_cores
 from veltair.observe.read import Run
 from veltair.observe.records import PressureTold, Started
@@ -64,6 +64,10 @@ def test_the_outsider_works_only_while_it_is_let(monkeypatch: pytest.MonkeyPatch
         assert what == "the ladder's antagonist"
         switch(True)
         switch(False)
+
+
+def test_what_others_use_is_some_part_of_this_machine() -> None:
+    assert 0.0 <= others_cores(0.15) <= (os.cpu_count() or 1) + 0.25
 
 
 def test_cpu_time_grows() -> None:

@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import signal
+import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,8 @@ from typing import Literal
 
 from veltair.interference.ladder import Antagonists
 from veltair.interference.machine import this_machine
+from veltair.interference.sources import Own
+from veltair.interference.sources.runqueue import RunQueue
 from veltair.observe.read import Run
 from veltair.observe.records import PressureTold
 
@@ -93,6 +96,18 @@ def noticed(turns: Sequence[Turn], run: Run) -> Noticed:
         told_us += _time_at(told, turn.on_us, turn.off_us)
     wrongly = sum(_rises(told, turn.off_us + SETTLED_US, turn.end_us) for turn in turns)
     return Noticed(rises, falls, wrongly, told_us / on_us)
+
+
+def others_cores(seconds: float) -> float:
+    """What all other processes use of the CPUs, this process aside, for so long from now: of a quiet machine next to nothing."""
+    source = RunQueue()
+    looks, used = max(3, round(seconds / 0.05)), []
+    for _ in range(looks):
+        reading = source.read(time.monotonic_ns() // 1000, Own(time.process_time_ns(), 0.0, 0))
+        used += [] if reading is None else [reading.cores]
+        time.sleep(seconds / looks)
+    source.close()
+    return statistics.fmean(used)
 
 
 def cpu_seconds(pid: int) -> float:
