@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Protocol
 
@@ -20,15 +21,16 @@ from veltair.bench.peers import Peer, onnx_runtime, openvino
 from veltair.bench.result import PolicyResult, policy_result
 from veltair.bench.scenario import Scenario, arrivals_of
 from veltair.bench.server import running_server
-from veltair.bench.transport import MonotonicClock, WireTransport
+from veltair.bench.transport import MonotonicClock, WireTransport, prompt
 from veltair.bundle.store import read_manifest
 from veltair.core.policies import POLICIES
 from veltair.core.values import Precision
-from veltair.errors import ConfigError
+from veltair.errors import ConfigError, ServerError
 from veltair.wire.messages import ModelInfo, Port
 
 BF16 = "-bf16"
 LEAST_GRACE_US = 500_000
+WARM_ROUNDS, WARM_AT_ONCE, WARM_BUDGET_US = 4, 4, 20_000_000
 HOPELESS = 0.2  # of a tenant's requests missed: the load is not carried, however the rest would go
 
 
@@ -98,7 +100,28 @@ class EngineServer:
     def _start(self) -> WireTransport:
         folder = Path(self._up.enter_context(tempfile.TemporaryDirectory(prefix="veltair-bench-")))
         endpoint, _ = self._up.enter_context(running_server(self._promised, self._bundles, self._policy, folder))
-        return self._up.enter_context(WireTransport(self._promised, endpoint))
+        transport = self._up.enter_context(WireTransport(self._promised, endpoint))
+        warm(transport, len(self._promised.tenant))
+        return transport
+
+
+def warm(transport: Transport, tenants: int) -> None:
+    """Everybody's model a few times, several at once: a server is to be measured as it serves, not as it starts.
+
+    Raises ServerError where not all are answered.
+    """
+    clock, tickets = MonotonicClock(), count()
+    for _ in range(WARM_ROUNDS):
+        open_tickets = set()
+        for tenant in [number for number in range(tenants) for _ in range(WARM_AT_ONCE)]:
+            ticket = next(tickets)
+            transport.send(ticket, tenant, WARM_BUDGET_US)
+            open_tickets.add(ticket)
+        until_us = clock.now_us() + WARM_BUDGET_US
+        while open_tickets and (left_us := until_us - clock.now_us()) > 0:
+            open_tickets -= {answer.ticket for answer in transport.receive(left_us)}
+        if open_tickets:
+            raise ServerError(f"{len(open_tickets)} of the first requests had no answer within {WARM_BUDGET_US / 1e6:g} s")
 
 
 class PeerServer:
@@ -161,5 +184,6 @@ def _peer(contender: Contender, file: Path) -> Peer:
 def _probe(name: str, scenario: Scenario, transport: Transport) -> tuple[PolicyResult, Outcomes]:
     arrivals = arrivals_of(scenario)
     grace_us = max(LEAST_GRACE_US, *(round(tenant.qos_ms * 2000) for tenant in scenario.tenant))
-    outcomes = drive(scenario, arrivals, transport, MonotonicClock(), grace_us=grace_us, most_missed=HOPELESS)
+    with prompt():
+        outcomes = drive(scenario, arrivals, transport, MonotonicClock(), grace_us=grace_us, most_missed=HOPELESS)
     return policy_result(name, scenario, arrivals, outcomes), outcomes
