@@ -1,5 +1,3 @@
-import os
-import threading
 from collections import Counter
 from collections.abc import Iterable
 
@@ -8,7 +6,6 @@ import pytest
 from veltair.bench import contenders
 from veltair.bench.contenders import WARM_AT_ONCE, WARM_ROUNDS, warm
 from veltair.bench.openloop import Answer
-from veltair.bench.transport import prompt
 from veltair.errors import ServerError
 
 
@@ -43,11 +40,3 @@ def test_a_server_that_leaves_the_first_requests_unanswered_is_named(monkeypatch
     monkeypatch.setattr(contenders, "WARM_BUDGET_US", 1_000)
     with pytest.raises(ServerError, match="2 of the first requests had no answer"):
         warm(Answering(most=WARM_AT_ONCE - 2), tenants=1)
-
-
-def test_who_measures_goes_before_others_only_while_it_measures() -> None:
-    thread = threading.get_native_id()
-    usual = os.getpriority(os.PRIO_PROCESS, thread)
-    with prompt() as permitted:
-        assert (os.getpriority(os.PRIO_PROCESS, thread) < usual) == permitted
-    assert os.getpriority(os.PRIO_PROCESS, thread) == usual

@@ -21,7 +21,7 @@ from veltair.bench.peers import Peer, onnx_runtime, openvino
 from veltair.bench.result import PolicyResult, policy_result
 from veltair.bench.scenario import Scenario, arrivals_of
 from veltair.bench.server import running_server
-from veltair.bench.transport import MonotonicClock, WireTransport, prompt
+from veltair.bench.transport import MonotonicClock, WireTransport
 from veltair.bundle.store import read_manifest
 from veltair.core.policies import POLICIES
 from veltair.core.values import Precision
@@ -184,6 +184,5 @@ def _peer(contender: Contender, file: Path) -> Peer:
 def _probe(name: str, scenario: Scenario, transport: Transport) -> tuple[PolicyResult, Outcomes]:
     arrivals = arrivals_of(scenario)
     grace_us = max(LEAST_GRACE_US, *(round(tenant.qos_ms * 2000) for tenant in scenario.tenant))
-    with prompt():
-        outcomes = drive(scenario, arrivals, transport, MonotonicClock(), grace_us=grace_us, most_missed=HOPELESS)
+    outcomes = drive(scenario, arrivals, transport, MonotonicClock(), grace_us=grace_us, most_missed=HOPELESS)
     return policy_result(name, scenario, arrivals, outcomes), outcomes

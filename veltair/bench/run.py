@@ -9,7 +9,7 @@ from veltair.bench.result import BenchResult, PolicyResult, policy_result
 from veltair.bench.rows import machine_name
 from veltair.bench.scenario import Scenario, arrivals_of
 from veltair.bench.server import running_server
-from veltair.bench.transport import MonotonicClock, WireTransport, prompt
+from veltair.bench.transport import MonotonicClock, WireTransport
 
 Progress = Callable[[str, float], None]  # policy, share of the run that is done
 
@@ -26,7 +26,7 @@ def run_scenario(
     """One run against the server at `endpoint`. Raises ServerUnreachable, UnknownModel."""
     arrivals = arrivals_of(scenario)
     grace_us = max(MIN_GRACE_US, *(round(tenant.qos_ms * 3000) for tenant in scenario.tenant))
-    with WireTransport(scenario, endpoint) as transport, prompt():
+    with WireTransport(scenario, endpoint) as transport:
         outcomes = drive(
             scenario,
             arrivals,

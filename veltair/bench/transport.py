@@ -6,10 +6,8 @@ One thread, one socket per engine. `select` waits with microsecond resolution, w
 
 import os
 import select
-import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -36,7 +34,6 @@ from veltair.wire.messages import (
 
 ASK_TIMEOUT_S = 10.0
 COPY_BELOW_BYTES = 65_536
-PROMPT_NICENESS = -15
 
 Reply = TypeVar("Reply", Models, Location)
 
@@ -44,26 +41,6 @@ Reply = TypeVar("Reply", Models, Location)
 class MonotonicClock:
     def now_us(self) -> int:
         return time.monotonic_ns() // 1000
-
-
-@contextmanager
-def prompt() -> Iterator[bool]:
-    """The calling thread gets a core as soon as it wants one, where the system permits that; yields whether it does.
-
-    For who sends requests and takes the time: on the cores of the server, it would otherwise wait for a turn like any other, and
-    count that as the server's.
-    """
-    thread = threading.get_native_id()
-    usual = os.getpriority(os.PRIO_PROCESS, thread)
-    try:
-        os.setpriority(os.PRIO_PROCESS, thread, PROMPT_NICENESS)
-    except PermissionError:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        os.setpriority(os.PRIO_PROCESS, thread, usual)
 
 
 class WireTransport:
