@@ -7,7 +7,7 @@ log = "decisions.jsonl"        # default: none
 drain_timeout_s = 10.0
 
 [interference]
-source = "auto"                # of outside pressure: "auto", "off", or one of SOURCES; default: "auto"
+source = "auto"                # of outside pressure: "auto", "off", or one of SOURCES; default: "off"
 profile = "host.json"          # as `veltair calibrate` wrote it; default: where it writes without --profile
 
 [tenants.shop]
@@ -49,7 +49,7 @@ SOURCES = ("perf", "psi", "steal", "runqueue", "probe", "residuals")
 class Interference:
     """Where the engine learns of processes that are not its own."""
 
-    source: str = "auto"  # or "off", or one of SOURCES
+    source: str = "off"  # or "auto", or one of SOURCES
     profile: Path | None = None  # None: where `veltair calibrate` puts it
 
 
@@ -99,7 +99,7 @@ class EngineSettings(msgspec.Struct, frozen=True):
     drain_timeout_s: float
     tenants: tuple[TenantQos, ...]
     log: str | None = None
-    source: str = "auto"  # of outside pressure
+    source: str = "off"  # of outside pressure
     profile: str | None = None  # of the host
 
 

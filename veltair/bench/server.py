@@ -19,7 +19,7 @@ DRAIN_TIMEOUT_S = 20.0
 POLL_S = 0.02
 
 
-def config_text(scenario: Scenario, endpoint: str, source: str = "auto") -> str:
+def config_text(scenario: Scenario, endpoint: str, source: str = "off") -> str:
     """The server's configuration that promises each tenant what the scenario asks for. `source` is that of outside pressure."""
     lines = [f"endpoint = {_quoted(endpoint)}", "", "[interference]", f"source = {_quoted(source)}"]
     for tenant in scenario.tenant:
@@ -39,7 +39,7 @@ def _quoted(text: str) -> str:
 
 @contextmanager
 def running_server(
-    scenario: Scenario, bundles: Path, policy: str, folder: Path, source: str = "auto"
+    scenario: Scenario, bundles: Path, policy: str, folder: Path, source: str = "off"
 ) -> Iterator[tuple[str, Path]]:
     """Yields (endpoint, decision log); drains the server afterwards. Raises ServerError with what the server said."""
     folder.mkdir(parents=True, exist_ok=True)
