@@ -25,7 +25,7 @@ from pathlib import Path
 import msgspec
 import zmq
 
-from veltair import host
+from veltair import host, turns
 from veltair.bundle.store import open_bundle
 from veltair.config import EngineSettings
 from veltair.core.events import ModelLoaded
@@ -83,6 +83,7 @@ def serve(settings: EngineSettings) -> None:
     wake_up = WakeUp()
     outbox = Outbox(wake_up)
     stage = Stage(scheduler, cores, clock, outbox.put, log.write if log else lambda _: None, outbox.broken, wake_up.ring)
+    turns.pass_messages()  # this thread and those of zmq; lanes step back
     context = zmq.Context()
     router = bind(context, settings.endpoint)
     endpoint = router.getsockopt_string(zmq.LAST_ENDPOINT)

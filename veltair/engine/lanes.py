@@ -9,6 +9,8 @@ from typing import Any, Generic, TypeVar
 
 import tvm
 
+from veltair import turns
+
 ONE_CORE_PER_THREAD = -2  # TVM's affinity mode for "thread i on the i-th core of this list"; 1 means "the big cores"
 
 T = TypeVar("T")
@@ -79,6 +81,7 @@ class Lane(threading.Thread, Generic[T]):
             self.cores = cores
 
     def run(self) -> None:
+        turns.compute()
         try:
             task: T | None = None
             while True:
