@@ -24,7 +24,7 @@ FLOORS = (
     ("compiler", "simulate", "engine", "client", "models"),
     ("interference",),
     ("bundle", "observe", "wire"),
-    ("config", "host", "tuning", "core"),
+    ("config", "host", "turns", "tuning", "core"),
     ("errors",),
 )
 FLOOR = {folder: level for level, folders in enumerate(FLOORS) for folder in folders}
