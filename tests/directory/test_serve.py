@@ -40,7 +40,7 @@ SLOW = {"x": np.ones(1, "float32")}
 def server(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("log")
     config = folder / "veltair.toml"
-    config.write_text('[interference]\nprofile = "/nowhere"\n')  # whatever the host is calibrated for
+    config.write_text('[interference]\nsource = "auto"\nprofile = "/nowhere"\n')  # whatever the host is calibrated for
     with running(artifacts, "--log", str(folder / "decisions.jsonl"), "--config", str(config)) as server:
         yield server
 
@@ -86,9 +86,9 @@ def test_models_and_health_are_told(client: Client) -> None:
 
 
 def test_how_other_processes_are_noticed_is_told_at_the_start_in_the_log_and_by_health(server: Server, client: Client) -> None:
-    outside = client.health().engines[0].outside
-    while outside is None:  # the engine is asked as soon as it serves
-        outside = client.health().engines[0].outside
+    asked = (client.health().engines[0].outside for _ in range(1_000))  # the engine is asked as soon as it serves
+    outside = next((told for told in asked if told is not None), None)
+    assert outside is not None, "health tells nothing of other processes"
     assert "runqueue" in outside.sources
     assert [refusal.partition(":")[0] for refusal in outside.refused][-1] == "probe"
     assert 0.0 <= outside.pressure <= 1.0
