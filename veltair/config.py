@@ -47,10 +47,11 @@ SOURCES = ("perf", "psi", "steal", "runqueue", "probe", "residuals")
 
 @dataclass(frozen=True, slots=True)
 class Interference:
-    """Where the engine learns of processes that are not its own."""
+    """Where the engine learns how long its models take on this machine, and of processes that are not its own."""
 
     source: str = "off"  # or "auto", or one of SOURCES
     profile: Path | None = None  # None: where `veltair calibrate` puts it
+    times: bool = True  # those that `veltair calibrate --deep` left beside the profile, in place of the bundles' own
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,7 @@ class EngineSettings(msgspec.Struct, frozen=True):
     log: str | None = None
     source: str = "off"  # of outside pressure
     profile: str | None = None  # of the host
+    times: bool = True  # of the host, where there are any
 
 
 def load_config(path: Path) -> ServeConfig:
@@ -174,6 +176,12 @@ def _path(key: str, value: Any) -> Path:
     return Path(value)
 
 
+def _flag(key: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{key} = {value!r} must be true or false")
+    return value
+
+
 def _positive(key: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
         raise ConfigError(f"{key} = {value!r} must be a finite number above 0")
@@ -207,7 +215,7 @@ def _source(key: str, value: Any) -> str:
 
 
 def _interference(key: str, value: Any) -> Interference:
-    return Interference(**_parsed(f"{key}.", _table(key, value), {"source": _source, "profile": _path}))
+    return Interference(**_parsed(f"{key}.", _table(key, value), {"source": _source, "profile": _path, "times": _flag}))
 
 
 def _tenants(key: str, value: Any) -> dict[str, dict[str, ModelQos]]:

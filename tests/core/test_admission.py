@@ -16,7 +16,8 @@ from veltair.core.admission import Admission
 from veltair.core.events import Event, ModelLoaded, PressureChanged, RequestArrived
 from veltair.core.policies import make_policy
 from veltair.core.policies.protocol import Accepted, Refused
-from veltair.core.predict import LEAST_MARGIN, ModelCosts
+from veltair.core.predict import ModelCosts
+from veltair.core.residuals import LEAST_MARGIN
 from veltair.core.scheduler import Scheduler
 from veltair.core.state import Job, Ledger
 from veltair.core.values import LayerBlock, Model, ModelName, Request, RequestId, TenantId

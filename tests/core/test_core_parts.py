@@ -1,15 +1,13 @@
-"""The pieces decisions are made of: sums of tables, residuals, granularity, cores, pressure."""
+"""The pieces decisions are made of: sums of tables, granularity, cores, pressure."""
 
 import pytest
 from core_build import arrived, machine, model, scheduler, variant
-from hypothesis import given
-from hypothesis import strategies as st
 
 from veltair.core.actions import Dispatch
 from veltair.core.cores import Crowd, fewest_cores, most_measured, widen
 from veltair.core.granularity import LEAST_UNIT_US, MEMORY_US, SeenLately, threshold_us, unit_end
 from veltair.core.interference import own_pressure
-from veltair.core.predict import ABSURD_RATIO, RATIO_BOUNDS, RATIO_HALF_LIFE_US, ModelCosts, Residuals
+from veltair.core.predict import ModelCosts
 from veltair.core.values import LayerBlock, Model, ModelName, TenantId
 
 M = ModelName("m")
@@ -36,32 +34,6 @@ def test_pressure_between_two_steps_counts_as_the_higher_one() -> None:
     costs = ModelCosts(Model(M, (LayerBlock("b", (variant({1: (1_000, 2_000)}, levels=(0.0, 1.0)),)),)), most_cores=1)
     assert costs.fastest(1, 0.01).rest_us(0) == costs.fastest(1, 1 / 16).rest_us(0) > 1_000
     assert costs.fastest(1, 1.0).rest_us(0) == 2_000
-
-
-@given(st.lists(st.tuples(st.integers(-(10**9), 10**12), st.integers(0, 10**7)), max_size=60))
-def test_a_correction_stays_within_its_bounds_whatever_was_measured(seen: list[tuple[int, int]]) -> None:
-    residuals, now_us = Residuals(), 0
-    for measured_us, pause_us in seen:
-        now_us += pause_us
-        residuals.learn(M, 1_000, measured_us, now_us)
-        assert RATIO_BOUNDS[0] <= residuals.ratio(M, now_us) <= RATIO_BOUNDS[1]
-        assert residuals.cautious_ratio(M, now_us) >= residuals.ratio(M, now_us)
-
-
-@pytest.mark.parametrize("absurd_us", [0, -5, ABSURD_RATIO * 1_000 + 1])
-def test_absurd_timings_teach_nothing(absurd_us: int) -> None:
-    residuals = Residuals()
-    residuals.learn(M, 1_000, absurd_us, 0)
-    assert residuals.ratio(M, 0) == 1.0
-
-
-def test_a_correction_halves_its_way_back_to_one() -> None:
-    residuals = Residuals()
-    for _ in range(200):
-        residuals.learn(M, 1_000, 2_000, 0)
-    assert residuals.ratio(M, 0) == pytest.approx(2.0, abs=0.01)
-    assert residuals.ratio(M, RATIO_HALF_LIFE_US) == pytest.approx(1.5, abs=0.01)
-    assert residuals.ratio(ModelName("other"), 0) == 1.0
 
 
 def test_units_follow_the_tightest_slack_of_the_others() -> None:

@@ -69,7 +69,7 @@ class Engine:
         self.stage = Stage(scheduler, [CoreId(0)], clock, self._took, self.log.append, self.errors.append, self._rang)
         openers = {**OPEN, "probe": lambda here: outsider}
         sampler = Sampler(open_groups("probe", Surroundings(BANDWIDTH), openers))
-        self.watch = Watch(sampler, self.stage, clock, BANDWIDTH, self.errors.append)
+        self.watch = Watch(sampler, self.stage, {program: program.bundle.model}, clock, BANDWIDTH, self.errors.append)
         self._program = program
 
     def ask(self, wire_id: str) -> None:

@@ -46,16 +46,13 @@ def test_more_pressure_never_takes_less_time_and_the_p95_never_less_than_the_med
                 assert all(late >= middle for late, middle in zip(each.p95_us[cores], row, strict=True))
 
 
-def test_the_p95_of_blocks_and_of_the_whole_model_are_above_their_medians(times: HostTimes) -> None:
-    middle, late = (ModelCosts(model, 2).fastest(1, 0.0).rest_us(0) for model in (times.on(CONVS), times.late_on(CONVS)))
-    assert 1.02 < late / middle < 1.2  # 5 % of times are above 1.05 times the median: that is the noise
-    assert 1.0 < times.late_of(CONVS) < 1.2
+def test_the_p95_of_the_whole_model_is_above_the_sum_of_its_medians(times: HostTimes) -> None:
+    assert 1.0 < times.on(CONVS).late < 1.2  # 5 % of times are above 1.05 times the median: that is the noise
 
 
 def test_a_bundle_that_was_compiled_anew_keeps_its_own_times(times: HostTimes) -> None:
     anew = msgspec.structs.replace(CONVS, source="another")
     assert times.on(anew) == to_model(anew)
-    assert times.late_of(anew) == 1.0
 
 
 def test_the_report_says_error_and_coverage_and_which_is_used_for_each_class(times: HostTimes) -> None:

@@ -33,6 +33,10 @@ def health(endpoint: str, timeout_ms: float, as_json: bool) -> None:
         for engine in state.engines:
             if engine.outside is not None:
                 click.echo(_outside(engine.outside))
+            if engine.adrift:
+                click.echo(f"far from their tables: {', '.join(engine.adrift)} (the server's messages say what to do)")
+            if engine.absurd:
+                click.echo(f"{engine.absurd} measured times discarded: they cannot be true")
         for note in state.notes:
             click.echo(f"note: {note}")
         table = Table(box=SIMPLE_HEAD)

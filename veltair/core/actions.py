@@ -81,4 +81,13 @@ class EvictWeights:
     model: ModelName
 
 
-Action = Dispatch | Complete | Refuse | Drop | LoadWeights | EvictWeights
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """The times of a model's units have drifted far from its tables, or (`over`) are near them again."""
+
+    model: ModelName
+    over: bool
+    ratio: float  # measured over predicted, lately
+
+
+Action = Dispatch | Complete | Refuse | Drop | LoadWeights | EvictWeights | Alarm

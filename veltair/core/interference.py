@@ -1,4 +1,4 @@
-"""Pressure on the memory path, from what runs now and from outside, and which variant stands it best.
+"""Pressure on the memory path, from what runs now and from outside, and who could bear more of it.
 
 One resource is modelled, memory bandwidth: a unit presses with the traffic of its variants over its predicted time, as
 a share of what the machine can move. Pressures add up; the sum is clamped to 1, beyond which tables hold no rows.
@@ -63,22 +63,3 @@ class CoTenants:
                 return self._bearable[i][2]
             i += 1
         return None
-
-    def choose_line(
-        self, ledger: Ledger, job: Job, costs: ModelCosts, cores: int, now_us: int, end_block: int
-    ) -> tuple[Line, Job | None]:
-        """The variants to run by `costs`, and the co-tenant for whose sake they are not the fastest ones (None: they are)."""
-        pressure = pressure_on(ledger)
-        fastest, gentlest = costs.fastest(cores, pressure), costs.gentlest(cores, pressure)
-        bandwidth, first = ledger.machine.bandwidth_bytes_per_us, job.next_block
-
-        def presses(line: Line) -> float:
-            return own_pressure(line.span_bytes(first, end_block), line.span_us(first, end_block), bandwidth)
-
-        if not ledger.units or presses(gentlest) >= presses(fastest):
-            return fastest, None
-        spared = self.pushed(ledger, presses(fastest))
-        if spared is None or self.pushed(ledger, presses(gentlest)) is not None:
-            return fastest, None
-        own_finish = now_us + gentlest.rest_us(first) * ledger.correction(job, now_us)
-        return (gentlest, spared) if own_finish <= job.deadline_us else (fastest, None)

@@ -1,22 +1,16 @@
-"""How long will it take: measured tables summed over blocks, corrected by what was measured lately."""
+"""How long will it take: measured tables summed over blocks. What was measured lately corrects them (`residuals`)."""
 
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from itertools import accumulate, count, pairwise
 
-from veltair.core.values import PRECISIONS, LayerBlock, Model, ModelName, Precision
+from veltair.core.values import PRECISIONS, LayerBlock, Model, Precision
 
 PRESSURE_STEPS = 16  # tables are linear between a handful of measured levels; a sixteenth loses under 1 % of a time
-RATIO_BOUNDS = (0.5, 3.0)  # beyond this the table is wrong, not the moment: compile again rather than learn it
-ABSURD_RATIO = 100  # a suspended machine or a stepped clock, not a kernel
-RATIO_GAIN = 0.1  # about twenty units forget the past: fast enough for a neighbour's burst, deaf to one slow page-in
-LEAST_MARGIN = 1.005  # hand-overs between units, which tables of kernels do not hold
-MOST_MARGIN = 0.1  # times that stray by 30 % met 98 % of promises with this; tripled it met 99 % and refused twice as many
-SURE_STRAYS = 3  # deviations, mean ones: exponentially distributed ones are below that 95 times of 100
-BARELY = 0.01  # where nothing has strayed yet
-RATIO_HALF_LIFE_US = 2_000_000  # a correction that refuses every request is never measured again: it must fade by itself
+MOST_KEPT = 4096  # sums over units of a model
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +95,8 @@ class ModelCosts:
         self._under: dict[tuple[int, int, int], Line] = {}
         self._numbers = count(1)  # of lines
         self._by_cores: dict[int, LinesByCores] = {}
+        self._by_variant: dict[tuple[int, tuple[int, ...], int], Counter[str]] = {}
+        self._has_names = len({form.name for block in forms for form in block}) > 1
         self._least_rest = [min(self.fastest(c, 0.0).rest_us(b) for c in self.core_counts) for b in range(len(model.blocks) + 1)]
         self.best_us = self._least_rest[0]
         self.least_core_us = min(cores * self.fastest(cores, 0.0).rest_us(0) for cores in self.core_counts)
@@ -161,6 +157,24 @@ class ModelCosts:
         blocks = self.model.blocks[first_block : first_block + len(variants)]
         return sum(b.variants[v].table.latency_us(cores, pressure) for b, v in zip(blocks, variants, strict=True))
 
+    def isolated(self, cores: int, pressure: float) -> Line:
+        """What is fastest on a crowded machine, with its times at this pressure: it suffers least from what nobody foresaw."""
+        return self.under(self.fastest(cores, 1.0), cores, pressure)
+
+    def by_variant_us(self, variants: Sequence[int], first_block: int, cores: int) -> Mapping[str, int] | None:
+        """Of a unit: its time on a quiet machine by name of variant. None where the model has variants of one name only."""
+        if not self._has_names:
+            return None
+        key = first_block, tuple(variants), cores
+        known = self._by_variant.get(key)
+        if known is None:
+            known = Counter[str]()
+            for block, v in zip(self.model.blocks[first_block:], variants, strict=False):
+                known[block.variants[v].name] += block.variants[v].table.latency_us(cores)
+            if len(self._by_variant) < MOST_KEPT:
+                self._by_variant[key] = known
+        return known
+
     def _line(self, key: tuple[int, int], *, gentle: bool) -> Line:
         cores, pressure = key[0], key[1] / PRESSURE_STEPS
 
@@ -206,52 +220,3 @@ def _step(pressure: float) -> int:
     if pressure <= 0.0:
         return 0
     return PRESSURE_STEPS if pressure >= 1.0 else -int(-pressure * PRESSURE_STEPS // 1)
-
-
-@dataclass(frozen=True, slots=True)
-class _Learnt:
-    ratio: float
-    strays: float  # mean distance of a unit's ratio from `ratio`
-    at_us: int
-
-
-class Residuals:
-    """Measured over predicted time, per model: what the tables do not know. Bounded, and fading towards 1."""
-
-    def __init__(self) -> None:
-        self._learnt: dict[ModelName, _Learnt] = {}
-        self._faded: dict[ModelName, tuple[int, float, float]] = {}  # as last asked for: when, ratio, strays
-
-    def ratio(self, model: ModelName, now_us: int) -> float:
-        return self._at(model, now_us)[1]
-
-    def cautious_ratio(self, model: ModelName, now_us: int) -> float:
-        _, ratio, strays = self._at(model, now_us)
-        return ratio * LEAST_MARGIN + strays
-
-    def sure_ratio(self, model: ModelName, now_us: int) -> float:
-        """What nineteen units of twenty stay below."""
-        _, ratio, strays = self._at(model, now_us)
-        return ratio + BARELY + SURE_STRAYS * strays
-
-    def _at(self, model: ModelName, now_us: int) -> tuple[int, float, float]:
-        faded = self._faded.get(model)
-        if faded is not None and faded[0] == now_us:
-            return faded
-        learnt = self._learnt.get(model)
-        if learnt is None:
-            return now_us, 1.0, 0.0
-        fading = float(0.5 ** (max(0, now_us - learnt.at_us) / RATIO_HALF_LIFE_US))
-        faded = self._faded[model] = now_us, 1.0 + (learnt.ratio - 1.0) * fading, min(learnt.strays * fading, MOST_MARGIN)
-        return faded
-
-    def learn(self, model: ModelName, table_us: int, measured_us: int, now_us: int) -> None:
-        """`table_us` is the uncorrected prediction, else the correction would chase itself."""
-        if measured_us <= 0 or table_us <= 0 or measured_us > ABSURD_RATIO * table_us:
-            return
-        learnt, old = self._learnt.get(model), self.ratio(model, now_us)
-        seen = min(max(measured_us / table_us, RATIO_BOUNDS[0]), RATIO_BOUNDS[1])
-        strays = 0.0 if learnt is None else learnt.strays
-        new_strays = strays + RATIO_GAIN * (abs(seen - old) - strays)
-        self._faded.pop(model, None)
-        self._learnt[model] = _Learnt(old + RATIO_GAIN * (seen - old), new_strays, now_us)

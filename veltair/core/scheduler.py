@@ -35,7 +35,7 @@ Cancelling what is unknown is no error, since it races with the answer.
 
 from typing import assert_never
 
-from veltair.core.actions import Action, Complete, Dispatch, Drop, Refuse
+from veltair.core.actions import Action, Alarm, Complete, Dispatch, Drop, Refuse
 from veltair.core.events import (
     DrainStarted,
     Event,
@@ -99,6 +99,16 @@ class Scheduler:
         """Whose the idle cores are, if they wait for more."""
         job = self._policy.kept_for(self._ledger)
         return None if job is None else job.request.id
+
+    @property
+    def adrift(self) -> list[ModelName]:
+        """Whose times are far from their tables."""
+        return self._ledger.residuals.adrift
+
+    @property
+    def absurd(self) -> int:
+        """Measurements that cannot be times of a unit: nothing was learnt from them."""
+        return self._ledger.residuals.discarded
 
     @property
     def draining(self) -> bool:
@@ -225,7 +235,13 @@ class Scheduler:
     def _finish(self, lease_id: LeaseId, measured_us: int, now_us: int, actions: list[Action]) -> None:
         unit = self._end(lease_id, now_us, actions)
         job = unit.job
-        self._ledger.residuals.learn(job.costs.model.name, unit.table_us, measured_us, now_us)
+        name = job.costs.model.name
+        was_adrift = self._ledger.residuals.is_adrift(name)
+        first, cores = job.next_block, len(unit.lease.cores)
+        by_variant = lambda: job.costs.by_variant_us(unit.variants, first, cores)  # noqa: E731 - asked for now and then
+        self._ledger.residuals.learn(name, unit.table_us, measured_us, now_us, by_variant)
+        if self._ledger.residuals.is_adrift(name) != was_adrift:
+            actions.append(Alarm(name, over=was_adrift, ratio=self._ledger.residuals.ratio(name, now_us)))
         if job.closed:
             return
         job.next_block, job.last_variant = unit.end_block, unit.variants[-1]

@@ -7,7 +7,8 @@ from bisect import insort
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from veltair.core.predict import ModelCosts, Residuals
+from veltair.core.predict import ModelCosts
+from veltair.core.residuals import Residuals
 from veltair.core.topology import choose_cores
 from veltair.core.values import CoreId, Lease, LeaseId, Machine, ModelName, Precision, Request, RequestId, TenantId
 
@@ -126,4 +127,5 @@ class Ledger:
 
     def sure_correction(self, job: Job, now_us: int) -> float:
         """The same for what must not be missed: later by more than times of this model usually stray."""
-        return self.residuals.sure_ratio(job.costs.model.name, now_us)
+        model = job.costs.model
+        return max(self.residuals.sure_ratio(model.name, now_us), self.residuals.ratio(model.name, now_us) * model.late)

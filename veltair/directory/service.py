@@ -85,6 +85,7 @@ def serve(
         tenants=registry.promises,
         log=None if config.log is None else str(config.log.absolute()),
         source=config.interference.source,
+        times=config.interference.times,
         profile=None if config.interference.profile is None else str(config.interference.profile.absolute()),
     )
     context = zmq.Context()
@@ -309,15 +310,8 @@ class _Directory:
 
     def _health_now(self, request_id: str) -> Health:
         state = "draining" if self._draining else self._engine.state
-        engine = EngineHealth(
-            self._engine.endpoint,
-            state,
-            self._health.waiting if state == "serving" else 0,
-            self._health.running if state == "serving" else 0,
-            self._engine.restarts,
-            self._engine.pid,
-            self._health.outside if state == "serving" else None,
-        )
+        known = self._health if state == "serving" else EngineHealth("", state)
+        engine = replace(known, endpoint=self._engine.endpoint, state=state, restarts=self._engine.restarts, pid=self._engine.pid)
         whole = "degraded" if state == "down" or (state == "starting" and self._engine.restarts) else state
         return Health(request_id, whole, version("veltair"), self._ready.policy, (engine,), self._ready.notes, self._ready.log)
 

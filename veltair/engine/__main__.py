@@ -31,7 +31,7 @@ from veltair.config import EngineSettings
 from veltair.core.events import ModelLoaded
 from veltair.core.policies import make_policy
 from veltair.core.scheduler import Scheduler
-from veltair.core.values import CoreId, Machine
+from veltair.core.values import CoreId, Machine, Model
 from veltair.engine.intake import Intake
 from veltair.engine.program import Program
 from veltair.engine.service import LINGER_MS, Outbox, Service, WakeUp, listen_to_signals, microseconds_since_start
@@ -39,8 +39,10 @@ from veltair.engine.stage import Stage
 from veltair.engine.watch import Watch
 from veltair.errors import VeltairError
 from veltair.interference import profile as profiles
+from veltair.interference import times as host_times
 from veltair.interference.sampler import Sampler
 from veltair.interference.sources.choose import Surroundings, open_groups
+from veltair.interference.times import HostTimes
 from veltair.observe import records
 from veltair.observe.log import DecisionLog
 
@@ -71,15 +73,16 @@ def serve(settings: EngineSettings) -> None:
     clock = microseconds_since_start()
     programs = {bundle.name: Program(bundle) for bundle in (open_bundle(Path(folder)) for folder in settings.bundles)}
     cores = tuple(CoreId(core) for core in settings.cores)
-    bandwidth = max(program.bundle.manifest.measured.bandwidth_bytes_per_us for program in programs.values())
+    times, bandwidth = known_times(settings, programs)
+    models = {name: p.bundle.model if times is None else times.on(p.bundle.manifest) for name, p in programs.items()}
     machine = Machine(cores, bandwidth, host.read_places(cores))
     scheduler = Scheduler(machine, make_policy(settings.policy))
-    for program in programs.values():
-        scheduler.handle(ModelLoaded(program.bundle.model), clock())
+    for model in models.values():
+        scheduler.handle(ModelLoaded(model), clock())
     sampler = open_sampler(settings, bandwidth)  # before any lane: a lane's misses are to be counted as ours
     log = DecisionLog(settings.log) if settings.log is not None else None
     if log is not None:
-        log.write(started(settings, programs, machine, sampler, clock()))
+        log.write(started(settings, models, machine, sampler, clock()))
     wake_up = WakeUp()
     outbox = Outbox(wake_up)
     stage = Stage(scheduler, cores, clock, outbox.put, log.write if log else lambda _: None, outbox.broken, wake_up.ring)
@@ -88,7 +91,9 @@ def serve(settings: EngineSettings) -> None:
     router = bind(context, settings.endpoint)
     endpoint = router.getsockopt_string(zmq.LAST_ENDPOINT)
     local = bind_local(router)
-    watch = Watch(sampler, stage, clock, bandwidth, outbox.broken) if sampler.sources else None
+    by_program = {program: models[name] for name, program in programs.items()}
+    by_program |= {batch: models[name].batches[n] for name, program in programs.items() for n, batch in program.batches.items()}
+    watch = Watch(sampler, stage, by_program, clock, bandwidth, outbox.broken) if sampler.sources else None
     service = Service(router, Intake(programs, settings.tenants), stage, outbox, wake_up, settings.policy, watch)
     listen_to_signals(service, wake_up)
     gc.collect()
@@ -130,15 +135,23 @@ def bind_local(router: "zmq.Socket[bytes]") -> str:
     return name
 
 
+def known_times(settings: EngineSettings, programs: dict[str, Program]) -> tuple[HostTimes | None, float]:
+    """This host's own times of the bundles, and the bandwidth (bytes/us) that pressures are shares of."""
+    times = host_times.current(None if settings.profile is None else Path(settings.profile))[0] if settings.times else None
+    manifests = [program.bundle.manifest for program in programs.values()]
+    if times is not None and any(times.knows(manifest) for manifest in manifests):
+        return times, times.bandwidth_bytes_per_us
+    return None, max(manifest.measured.bandwidth_bytes_per_us for manifest in manifests)
+
+
 def started(
-    settings: EngineSettings, programs: dict[str, Program], machine: Machine, sampler: Sampler, now_us: int
+    settings: EngineSettings, models: dict[str, Model], machine: Machine, sampler: Sampler, now_us: int
 ) -> records.Started:
-    models = (
+    infos = (
         records.ModelRecord(
-            name,
-            tuple(records.BlockInfo(block.name, tuple(v.name for v in block.variants)) for block in program.bundle.model.blocks),
+            name, tuple(records.BlockInfo(block.name, tuple(v.name for v in block.variants)) for block in model.blocks)
         )
-        for name, program in programs.items()
+        for name, model in models.items()
     )
     tenants = (
         records.TenantRecord(t.tenant, t.model, t.qos_us, t.percentile, t.precision, t.priority, t.weight)
@@ -151,10 +164,10 @@ def started(
         settings.policy,
         processor(),
         settings.cores,
-        tuple(models),
+        tuple(infos),
         tuple(tenants),
         host.read_quota(),
-        records.CoreRecord(machine, tuple(program.bundle.model for program in programs.values())),
+        records.CoreRecord(machine, tuple(models.values())),
         sampler.sources,
         sampler.refused,
     )

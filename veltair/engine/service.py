@@ -219,7 +219,16 @@ class Service:
         state = "draining" if self._draining else "serving"
         endpoint = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
         outside = None if self._watch is None else self._watch.health()
-        engine = EngineHealth(endpoint, state, self._stage.waiting, self._stage.running, pid=os.getpid(), outside=outside)
+        engine = EngineHealth(
+            endpoint,
+            state,
+            self._stage.waiting,
+            self._stage.running,
+            pid=os.getpid(),
+            outside=outside,
+            adrift=self._stage.adrift,
+            absurd=self._stage.absurd,
+        )
         return Health(request_id, state, version("veltair"), self._policy, (engine,))
 
     def _send_answers(self) -> None:

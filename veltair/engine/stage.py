@@ -6,13 +6,14 @@ also performs what was decided: a lane that finishes a unit runs the next one it
 Under the lock: the core, the ledger of flights, the idle lanes, the log. Outside of it: kernels, copies, encoding.
 """
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from veltair.core.actions import Action, Complete, Dispatch, Drop, EvictWeights, LoadWeights, Refuse
+from veltair.core.actions import Action, Alarm, Complete, Dispatch, Drop, EvictWeights, LoadWeights, Refuse
 from veltair.core.events import (
     DrainStarted,
     Event,
@@ -38,6 +39,9 @@ from veltair.wire.messages import Infer, InferReply, encode
 RETURN_US = 700  # from the last kernel's end to the client's hands on a busy machine: part of what the deadline must cover
 SHORT_US = 150  # about two hand-overs between threads: a unit predicted to be shorter runs where its request arrived
 MOST_ENDED = 256  # units that nobody has asked for: more than a look's worth
+
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,16 @@ class Stage:
     @property
     def under_way(self) -> int:
         return len(self._flights)
+
+    @property
+    def adrift(self) -> tuple[ModelName, ...]:
+        """Models whose times are far from their tables."""
+        return tuple(self._scheduler.adrift)
+
+    @property
+    def absurd(self) -> int:
+        """Measured times that cannot be those of a unit: nothing was learnt from them."""
+        return self._scheduler.absurd
 
     @property
     def idle_cores(self) -> int:
@@ -264,6 +278,10 @@ class Stage:
             self._log(set_off(ride, action, now_us, self._scheduler.waiting))
             task = self._in_flight[action.lease.id] = Task(ride, action, now_us)
             return task
+        if isinstance(action, Alarm):
+            self._log(records.Drifted(now_us, action.model, action.over, action.ratio))
+            _logger.warning("%s", _told(action))
+            return None
         assert not isinstance(action, LoadWeights | EvictWeights), "an engine's models are all resident: it has no budget"
         flight = self._flights[action.request_id]
         request = flight.request
@@ -327,3 +345,10 @@ class Stage:
 
 def _is_short(task: Task) -> bool:
     return task.dispatch.predicted_us <= SHORT_US and len(task.dispatch.lease.cores) == 1
+
+
+def _told(alarm: Alarm) -> str:
+    if alarm.over:
+        return f"the times of {alarm.model} are near its tables again ({alarm.ratio:.2f} of them)"
+    remedy = "if nothing else runs on its cores, compile it here, or run: veltair calibrate --deep BUNDLES"
+    return f"most units of {alarm.model} take far from what its tables say (lately {alarm.ratio:.2f} of it); {remedy}"

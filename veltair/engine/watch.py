@@ -6,9 +6,9 @@ scheduler. A look costs some 50 us, and a probe in an idle slot at most half a p
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from veltair.core.values import LayerBlock
+from veltair.core.values import LayerBlock, Model
 from veltair.engine.flights import Task
 from veltair.engine.program import Program
 from veltair.engine.stage import Ended, Stage
@@ -31,6 +31,7 @@ class Watch(threading.Thread):
         self,
         sampler: Sampler,
         stage: Stage,
+        models: Mapping[Program, Model],
         clock: Callable[[], int],
         bandwidth_bytes_per_us: float,
         broken: Callable[[Exception], None],
@@ -38,6 +39,7 @@ class Watch(threading.Thread):
         super().__init__(name="watch", daemon=True)
         self._sampler = sampler
         self._stage = stage
+        self._models = models
         self._clock = clock
         self._bandwidth = bandwidth_bytes_per_us
         self._broken = broken
@@ -77,7 +79,7 @@ class Watch(threading.Thread):
 
     def _pressure_of(self, task: Task) -> float:
         dispatch = task.dispatch
-        blocks = task.ride.program.bundle.model.blocks[dispatch.first_block : dispatch.end_block]
+        blocks = self._models[task.ride.program].blocks[dispatch.first_block : dispatch.end_block]
         moved = sum(b.variants[v].footprint.traffic_bytes for b, v in zip(blocks, dispatch.variants, strict=True))
         return moved / max(1, dispatch.predicted_us) / self._bandwidth
 
@@ -94,7 +96,7 @@ class Watch(threading.Thread):
         key = program, dispatch.first_block, dispatch.end_block, dispatch.variants, len(dispatch.lease.cores), step
         us = self._times_us.get(key)
         if us is None:
-            blocks = program.bundle.model.blocks[dispatch.first_block : dispatch.end_block]
+            blocks = self._models[program].blocks[dispatch.first_block : dispatch.end_block]
             us = _sum_us(blocks, dispatch.variants, len(dispatch.lease.cores), step / STEPS)
             if len(self._times_us) < MOST_KEPT:
                 self._times_us[key] = us

@@ -1,12 +1,11 @@
 """Times of this host, in the form that the scheduler core reads: what `veltair calibrate --deep` leaves behind for an engine.
 
 For each variant of each block, on each number of cores: the median and the p95 at a few levels of pressure. `on(manifest)` is
-the core's model with the medians in place of the compiler's table, `late_on(manifest)` the same with the p95. A unit's p95 is
-less than the sum of its blocks' p95, which are not all late at once: for a whole model it is `late_of` times the sum of medians.
+the core's model with the medians in place of the compiler's table. A unit's p95 is less than the sum of its blocks' p95, which
+are not all late at once: for a whole model it is `late` times the sum of medians.
 Pressure is a share of `bandwidth_bytes_per_us`; a core that is to read these times has to be given that same bandwidth.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,8 @@ from veltair.bundle.store import to_model
 from veltair.core.values import LatencyTable, Model
 from veltair.errors import ProfileError, ProfileMissing, ProfileSchemaUnknown
 from veltair.interference.corun import Discarded, Subject
-from veltair.interference.profile import write_whole
+from veltair.interference.machine import this_machine
+from veltair.interference.profile import default_path, write_whole
 
 SCHEMA_VERSION = 1
 LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -73,34 +73,21 @@ class HostTimes(msgspec.Struct, frozen=True, kw_only=True):
 
     def on(self, manifest: Manifest) -> Model:
         """What the core is to know of the bundle: the medians of this host. Unchanged where the bundle took no part."""
-        return self._with(manifest, [[each.median_us for each in block] for block in self._blocks(manifest)])
-
-    def late_on(self, manifest: Manifest) -> Model:
-        """As `on`, with the p95."""
-        return self._with(manifest, [[each.p95_us for each in block] for block in self._blocks(manifest)])
-
-    def late_of(self, manifest: Manifest) -> float:
-        """p95 of the whole model over the sum of the medians; 1.0 where nothing is known."""
-        return self.bundles[manifest.name].late if self.knows(manifest) else 1.0
-
-    def _blocks(self, manifest: Manifest) -> tuple[tuple[VariantTimes, ...], ...]:
-        return self.bundles[manifest.name].blocks if self.knows(manifest) else ()
-
-    def _with(self, manifest: Manifest, rows: list[list[Mapping[int, tuple[int, ...]]]]) -> Model:
         model = to_model(manifest)
-        if not rows:
+        if not self.knows(manifest):
             return model
+        times = self.bundles[manifest.name]
         blocks = tuple(
             replace(
                 block,
                 variants=tuple(
-                    replace(variant, table=LatencyTable(self.levels, row))
-                    for variant, row in zip(block.variants, of_block, strict=True)
+                    replace(variant, table=LatencyTable(self.levels, known.median_us))
+                    for variant, known in zip(block.variants, of_block, strict=True)
                 ),
             )
-            for block, of_block in zip(model.blocks, rows, strict=True)
+            for block, of_block in zip(model.blocks, times.blocks, strict=True)
         )
-        return replace(model, blocks=blocks)
+        return replace(model, blocks=blocks, late=times.late)
 
 
 def read(path: Path, fingerprint: str) -> HostTimes:
@@ -117,6 +104,15 @@ def read(path: Path, fingerprint: str) -> HostTimes:
     if times.fingerprint != fingerprint:
         raise ProfileMissing(f"{path} is of another machine, or of this one as it was; run: veltair calibrate --deep BUNDLES")
     return times
+
+
+def current(profile: Path | None = None) -> tuple[HostTimes | None, str]:
+    """Those beside the host's profile, or None and the reason, for those who can do without."""
+    path = (default_path() if profile is None else profile).parent / FILE
+    try:
+        return read(path, this_machine().fingerprint), ""
+    except ProfileError as error:
+        return None, str(error)
 
 
 def write(times: HostTimes, path: Path) -> None:

@@ -155,6 +155,15 @@ class PressureTold(msgspec.Struct, frozen=True, tag="pressure"):
     cores: float = 0.0  # of CPU time that they use
 
 
+class Drifted(msgspec.Struct, frozen=True, tag="drifted"):
+    """The times of a model's units are far from its tables from now on, or (`over`) near them again."""
+
+    at_us: int
+    model: str
+    over: bool
+    ratio: float  # measured over predicted, lately
+
+
 class Woken(msgspec.Struct, frozen=True, tag="woken"):
     """The time came that the scheduler had asked to be woken at."""
 
@@ -184,6 +193,7 @@ Record = (
     | WeightsLoaded
     | WeightsEvicted
     | PressureTold
+    | Drifted
     | Woken
     | DrainBegan
     | Lost

@@ -77,7 +77,7 @@ def replay(run: Run, policy: str | None = None) -> Replayed:
         actions = scheduler.handle(event, now_us)
         events += 1
         said = list(words.of(Step(now_us, event, tuple(actions))))
-        decided = said[len(said) - len(actions) :]
+        decided = [each for each in said[len(said) - len(actions) :] if isinstance(each, _Decision)]  # an alarm decides nothing
         for number in range(max(len(recorded), len(decided))):
             one = recorded[number] if number < len(recorded) else None
             other = decided[number] if number < len(decided) else None

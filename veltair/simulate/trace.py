@@ -140,6 +140,9 @@ class TraceWriter:
                 self._put({"ph": "X", "pid": MACHINE, "tid": WEIGHTS, **what})
             case records.WeightsEvicted():
                 self._instant(WEIGHTS, f"evicted {record.model}", record.at_us, {})
+            case records.Drifted():
+                drift = f"{record.model} {'near its tables again' if record.over else 'far from its tables'}"
+                self._instant(REFUSALS, drift, record.at_us, {"ratio": record.ratio})
             case records.Lost():
                 self._instant(REFUSALS, f"{record.records} records lost", record.at_us, {})
             case records.Started():

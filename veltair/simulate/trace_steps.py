@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import assert_never
 
-from veltair.core.actions import Action, Complete, Dispatch, Drop, EvictWeights, LoadWeights, Refuse
+from veltair.core.actions import Action, Alarm, Complete, Dispatch, Drop, EvictWeights, LoadWeights, Refuse
 from veltair.core.events import (
     DrainStarted,
     ModelLoaded,
@@ -75,6 +75,8 @@ class StepRecords:
                 return records.WeightsAsked(now_us, name)
             case EvictWeights(name):
                 return records.WeightsEvicted(now_us, name)
+            case Alarm(name, over, ratio):
+                return records.Drifted(now_us, name, over, ratio)
             case _:
                 assert_never(action)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from operator import itemgetter
 
-from veltair.core.actions import Action, Complete, Dispatch, Drop, EvictWeights, LoadWeights, Refuse
+from veltair.core.actions import Action, Alarm, Complete, Dispatch, Drop, EvictWeights, LoadWeights, Refuse
 from veltair.core.events import Event, ModelLoaded, RequestArrived, TimerFired, UnitFailed, UnitFinished, WeightsLoaded
 from veltair.core.scheduler import Scheduler
 from veltair.core.values import LeaseId, Model, ModelName, Request, RequestId, TenantId
@@ -76,6 +76,7 @@ class Run:
     decisions: int = 0  # events handed in
     conflicts: int = 0  # units that got fewer cores than they wanted
     moved_weights: list[tuple[int, LoadWeights | EvictWeights]] = field(default_factory=list)  # when, and what
+    alarms: int = 0  # models whose times drifted from their tables
     ended_us: int = 0
     stopped: bool = False  # before all was answered, because `until` said so
 
@@ -217,6 +218,8 @@ class _Play:
                 self._enter(now_us + self._loaded[name].load_us, WeightsLoaded(name))
             case EvictWeights():
                 self._run.moved_weights.append((now_us, action))
+            case Alarm():
+                self._run.alarms += not action.over
 
     def _start(self, unit: Dispatch, now_us: int) -> None:
         members = (unit.request_id, *unit.riders)

@@ -114,6 +114,8 @@ class EngineHealth(msgspec.Struct, frozen=True):
     restarts: int = 0
     pid: int = 0
     outside: OutsideHealth | None = None
+    adrift: tuple[str, ...] = ()  # models whose times are far from their tables
+    absurd: int = 0  # measured times that cannot be true: nothing was learnt from them
 
 
 class Health(msgspec.Struct, frozen=True, tag="health"):

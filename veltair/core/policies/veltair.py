@@ -17,10 +17,11 @@ from veltair.core.actions import Alternative
 from veltair.core.admission import Admission, quickest_us
 from veltair.core.backlog import Entry, rank_of
 from veltair.core.batching import riders_for
+from veltair.core.choice import Choice
 from veltair.core.cores import Crowd, Reserve, fewest_cores, widen
 from veltair.core.fairness import Fairness
 from veltair.core.granularity import LENT_UNIT_US, SeenLately, threshold_us, unit_end
-from veltair.core.interference import CoTenants, pressure_on
+from veltair.core.interference import pressure_on
 from veltair.core.policies.protocol import Accepted, Policy, Refused, UnitPlan
 from veltair.core.predict import Line, ModelCosts
 from veltair.core.state import Job, Ledger, Unit
@@ -35,7 +36,7 @@ class Veltair(Policy):
         self._adapts_units, self._adapts_variants = adaptive_scheduling, adaptive_compilation
         self._admission: Admission | None = None
         self._fairness = Fairness(cores=1)
-        self._co_tenants = CoTenants()
+        self._choice = Choice()
         self._crowd = Crowd()
         self._reserve = Reserve()
         self._latest_starts: list[tuple[int, int, Job]] = []  # heap; a job answered meanwhile stays in until it is met
@@ -79,7 +80,7 @@ class Veltair(Policy):
 
     def end(self, unit: Unit, ledger: Ledger, now_us: int) -> None:
         self._known().end(unit.job)
-        self._co_tenants.end(unit.job)
+        self._choice.end(unit.job)
 
     def leave(self, job: Job, ledger: Ledger, now_us: int) -> None:
         if job.unit is None and self._known().waits(job):
@@ -158,27 +159,26 @@ class Veltair(Policy):
                 rejected.append(Alternative("the whole rest", why))
 
         if self._adapts_variants:
-            line, spared = self._co_tenants.choose_line(ledger, job, costs, cores, now_us, end)
-            if spared is not None:
-                rejected.append(Alternative("fastest variants", f"would push {spared.request.id} past its deadline"))
+            line, us, others = self._choice.choose(job, costs, cores, end, ledger, now_us)
+            rejected += others
         else:
             line = costs.unadapted(cores, pressure)
-        table_us = line.span_us(first, end)
+            us = line.span_us(first, end) * correction
         plan = UnitPlan(
             job=job,
             cores=cores,
             wanted_cores=wanted,
             end_block=end,
             variants=line.variants[first:end],
-            table_us=table_us,
-            predicted_us=max(1, round(table_us * correction)),
+            table_us=line.span_us(first, end),
+            predicted_us=max(1, round(us)),
             traffic_bytes=line.span_bytes(first, end),
             pressure=pressure,
             reason=reason,
             rejected=tuple(rejected),
             riders=riders,
         )
-        self._co_tenants.begin(plan, costs, line, ledger, now_us)
+        self._choice.begin(plan, costs, line, ledger, now_us)
         return plan
 
     def _wanted(self, job: Job, costs: ModelCosts, deadline_us: int, pressure: float, ledger: Ledger, now_us: int) -> int:
