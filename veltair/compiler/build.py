@@ -35,7 +35,7 @@ from veltair.compiler.graph import Graph
 from veltair.compiler.library import build_library
 from veltair.compiler.line import Line
 from veltair.compiler.lower import Lowering
-from veltair.compiler.measure import MOST_REPEATS, REPEATS_WHEN_CHOSEN, WARMUP, measure
+from veltair.compiler.measure import WARMUP, measure
 from veltair.compiler.onnx_import import load
 from veltair.compiler.operators import HANDLERS
 from veltair.compiler.parts import divide_long_calls
@@ -164,8 +164,7 @@ def compile_model(
         for number, (form, program) in enumerate(zip(forms, programs, strict=True)):
             part = lambda i, n, k=number: on_progress("measure", k * n + i, n * len(forms))  # noqa: E731
             known = known_choice(form, records)
-            most = REPEATS_WHEN_CHOSEN if known else MOST_REPEATS
-            form.measured = measure(program, form.samples[0], cores, part, most)
+            form.measured = measure(program, form.samples[0], cores, part, chosen=known is not None)
             form.chosen = remembered(form, known) if known else choose(form)
         remember(forms, records, described, Path(tuning) if tuning else user_folder(), name)
 

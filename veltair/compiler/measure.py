@@ -22,7 +22,7 @@ QUIET_SPREAD = 0.25  # a quiet machine stays under a tenth
 SCALES_AT_LEAST = 0.9  # time on all cores over time on one; no model with any parallel kernel stays above
 WORTH_SHARING_US = 1000  # smaller models may well gain nothing from a second core
 DEFAULT_BANDWIDTH = 20_000.0  # bytes per us: where a single core leaves no room for an antagonist
-REPEATS_WHEN_CHOSEN = 6  # only the table's times are wanted then, no choice between candidates
+REPEATS_WHEN_CHOSEN, PRESSED_WHEN_CHOSEN = 6, 3  # only the table's times are wanted then, no choice between candidates
 LEVELS = (0.0, 0.5, 1.0)  # of each resource
 PROBED_S = 0.25  # of runs of each setting while the probe feels what they exert
 LEAST_FELT = 0.03  # an antagonist at full level that slows the probe by less shows nothing about anyone's pressure
@@ -64,17 +64,17 @@ class Measured:
 
 
 def measure(
-    program: Program, inputs: Mapping[str, Any], cores: Sequence[int], done: Callable[[int, int], None], most: int = MOST_REPEATS
+    program: Program, inputs: Mapping[str, Any], cores: Sequence[int], done: Callable[[int, int], None], *, chosen: bool = False
 ) -> Measured:
     """Time every block on the first 1..len(cores) of `cores`; the last core makes the pressure while it is not used.
 
     With all cores taken no co-runner can exist, so that row scales by what the next narrower one lost to pressure.
     A disturbed measurement (wide spread, or all cores no faster than one) is made again, ATTEMPTS times at most, and the
-    quietest counts. `most` bounds the repeats. The calling thread is left on all cores.
+    quietest counts. Where the variants are `chosen` already fewer repeats do. The calling thread is left on all cores.
     """
     attempts: list[Measured] = []
     while len(attempts) < ATTEMPTS:
-        attempts.append(_measure_once(program, inputs, cores, done, most))
+        attempts.append(_measure_once(program, inputs, cores, done, chosen))
         if not _disturbed(attempts[-1]):
             break
     return min(attempts, key=lambda m: _whole_us(m, 1) + _whole_us(m, len(cores)))
@@ -122,7 +122,7 @@ class _Runner:
 
 
 def _measure_once(
-    program: Program, inputs: Mapping[str, Any], cores: Sequence[int], done: Callable[[int, int], None], most: int
+    program: Program, inputs: Mapping[str, Any], cores: Sequence[int], done: Callable[[int, int], None], chosen: bool
 ) -> Measured:
     runner = _Runner(program, inputs, cores)
     levels = LEVELS if len(cores) > 1 else LEVELS[:1]
@@ -136,13 +136,15 @@ def _measure_once(
     try:
         for setting in settings:
             runner.run(setting)
-        repeats = min(most, _repeats(runner, settings, len(ladder)))
+        repeats = _repeats(runner, settings, len(ladder))
+        pressed = min(PRESSED_WHEN_CHOSEN, repeats) if chosen else repeats
+        repeats = min(REPEATS_WHEN_CHOSEN, repeats) if chosen else repeats
         found: dict[Pressure, Samples] = {}
         for step, pressure in enumerate(ladder):
             usable = [(v, w) for v, w in settings if pressure.level == 0.0 or w < len(cores)]
             with antagonist(pressure, cores[-1]) as rate:
                 bandwidth = max(bandwidth, rate if pressure.resource == "bandwidth" else 0.0)
-                found[pressure] = _rounds(runner, usable, repeats)
+                found[pressure] = _rounds(runner, usable, pressed if pressure.level else repeats)
             done(step + 1, len(ladder) + 1)
         exerted = _exerted(runner, cores) if len(cores) > 1 else [[0.0] * len(b.variants) for b in runner.blocks]
         done(len(ladder) + 1, len(ladder) + 1)
