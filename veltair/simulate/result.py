@@ -57,6 +57,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     warmup: float
     seeds: tuple[int, ...]
     interference: bool
+    outside: tuple[tuple[float, float], ...] = ()  # from each second on, how hard processes that are not ours press, 0..1
+    aware: bool = True  # the scheduler knows what pressure does
     noise: float  # sigma of the log-normal factor on every unit's time; 0: times are as in the tables
     handover_us: int
 

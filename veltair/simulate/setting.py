@@ -8,12 +8,12 @@ from pathlib import Path
 import msgspec
 
 from veltair.core.cores import fewest_cores
-from veltair.core.events import Event, ModelLoaded
+from veltair.core.events import Event, ModelLoaded, PressureChanged
 from veltair.core.policies import make_policy
 from veltair.core.policies.protocol import Policy
 from veltair.core.predict import ModelCosts, costs_by_precision
 from veltair.core.scheduler import Scheduler
-from veltair.core.values import CoreId, Machine, Model, ModelName, Place, Precision
+from veltair.core.values import CoreId, LatencyTable, Machine, Model, ModelName, Place, Precision
 from veltair.errors import ConfigError
 from veltair.simulate.arrivals import ClosedLoop, Tickets, times_s
 from veltair.simulate.costs import Known, read_models
@@ -33,6 +33,7 @@ class Setting:
     workload: Workload
     machine: Machine
     models: dict[str, Model]  # of tenants with copies, the one they are copies of
+    told: dict[str, Model]  # the same as the scheduler knows them
     known: dict[str, Known]
     shares: tuple[float, ...]
     base_per_s: float | None  # as the workload states its rates; None: it states shares
@@ -81,7 +82,8 @@ def prepare(workload: Workload) -> Setting:
         base = sum(rates)
     shares = tuple(rate / sum(rates) for rate in rates)
     core_us = sum(share * cores * us for share, (cores, us) in zip(shares, alone, strict=True))
-    return Setting(workload, machine, models, known, shares, base, spec.cores * 1e6 / core_us)
+    told = models if workload.aware else {name: _quiet(model) for name, model in models.items()}
+    return Setting(workload, machine, models, told, known, shares, base, spec.cores * 1e6 / core_us)
 
 
 def scenario(setting: Setting, seeds: tuple[int, ...]) -> Scenario:
@@ -104,6 +106,8 @@ def scenario(setting: Setting, seeds: tuple[int, ...]) -> Scenario:
         warmup=workload.warmup,
         seeds=seeds,
         interference=workload.interference,
+        outside=workload.outside.steps,
+        aware=workload.aware,
         noise=workload.noise,
         handover_us=workload.handover_us,
     )
@@ -177,13 +181,19 @@ def serve(
 ) -> Run:
     """One run: all models are there at 0, then the tenants' requests come at `per_s` in all until there were enough."""
     workload, come = setting.workload, arriving(setting, per_s, seed)
-    models = [
-        model if tenant.copies == 1 else replace(model, name=ModelName(name))
-        for tenant in workload.tenant
-        for model in (setting.models[tenant.model],)
-        for name in tenant.models
-    ]
-    loaded = [(0, ModelLoaded(model)) for model in {model.name: model for model in models}.values()]
+    names = {ModelName(name): tenant.model for tenant in workload.tenant for name in tenant.models}
+    loaded = [(0, ModelLoaded(_called(setting.models[model], name))) for name, model in names.items()]
+    steps = [(round(second * 1e6), pressure) for second, pressure in workload.outside.steps if second < setting.seconds(per_s)]
+    outside = [(at_us, PressureChanged(pressure)) for at_us, pressure in steps]
+
+    def told(event: Event) -> Event:
+        match event:
+            case ModelLoaded(model):
+                return ModelLoaded(_called(setting.told[names[model.name]], model.name))
+            case PressureChanged():
+                return PressureChanged(0.0)
+            case _:
+                return event
 
     def follow_up(outcome: Outcome) -> tuple[int, Event] | None:
         loop = come.loops.get(outcome.request.tenant)
@@ -192,14 +202,34 @@ def serve(
     world = Contended(setting.machine.bandwidth_bytes_per_us, noise=workload.noise, seed=seed, interference=workload.interference)
     return play(
         Scheduler(setting.machine, make_policy(policy) if isinstance(policy, str) else policy(), _sums),
-        [*loaded, *come.events],
+        [*loaded, *outside, *come.events],
         world=world,
+        told=None if workload.aware else told,
         handover_us=workload.handover_us,
         follow_up=follow_up if come.loops else None,
         until=None if until is None else lambda outcome: until(outcome, come),
         span_ended=span_ended,
         watch=watch,
     )
+
+
+def _called(model: Model, name: ModelName) -> Model:
+    return model if model.name == name else replace(model, name=name)
+
+
+def _quiet(model: Model) -> Model:
+    """With its times on a quiet machine alone."""
+    blocks = tuple(
+        replace(
+            block,
+            variants=tuple(
+                replace(variant, table=LatencyTable((0.0,), {cores: row[:1] for cores, row in variant.table.rows_us.items()}))
+                for variant in block.variants
+            ),
+        )
+        for block in model.blocks
+    )
+    return replace(model, blocks=blocks, batches={count: _quiet(batch) for count, batch in model.batches.items()})
 
 
 def _machine(spec: MachineSpec) -> Machine:

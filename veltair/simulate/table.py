@@ -17,6 +17,11 @@ def print_result(result: Result, console: Console) -> None:
         markup=False,
         highlight=False,
     )
+    if scene.outside:
+        steps = ", ".join(f"{pressure:g} from {second:g} s on" for second, pressure in scene.outside)
+        console.print(f"  outsiders press with {steps}", markup=False, highlight=False)
+    if not scene.aware:
+        console.print("  the scheduler knows nothing of pressure", markup=False, highlight=False)
     for model in scene.models:
         console.print(_said(model), markup=False, highlight=False)
     console.print(_largest_loads(result))

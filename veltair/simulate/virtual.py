@@ -11,7 +11,16 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 
 from veltair.core.actions import Action, Alarm, Complete, Dispatch, Drop, EvictWeights, LoadWeights, Refuse
-from veltair.core.events import Event, ModelLoaded, RequestArrived, TimerFired, UnitFailed, UnitFinished, WeightsLoaded
+from veltair.core.events import (
+    Event,
+    ModelLoaded,
+    PressureChanged,
+    RequestArrived,
+    TimerFired,
+    UnitFailed,
+    UnitFinished,
+    WeightsLoaded,
+)
 from veltair.core.scheduler import Scheduler
 from veltair.core.values import LeaseId, Model, ModelName, Request, RequestId, TenantId
 from veltair.simulate.world import Fixed, RunUnit, World, as_measured
@@ -129,6 +138,7 @@ def play(
     *,
     run_unit: RunUnit = as_measured,
     world: World | None = None,
+    told: Callable[[Event], Event] | None = None,
     handover_us: int = HANDOVER_US,
     follow_up: Callable[[Outcome], tuple[int, Event] | None] | None = None,
     until: Callable[[Outcome], bool] | None = None,
@@ -137,10 +147,11 @@ def play(
 ) -> Run:
     """Hand `timeline` (absolute times, any order) to the scheduler and run what it dispatches until nothing is left.
 
-    Units take what `world` says; without one, the times of `run_unit` whatever else runs. `follow_up` gives what an outcome
-    leads to (the next request of a client that waits for its answers), and `until` ends the run early when it returns True.
+    Units take what `world` says; without one, the times of `run_unit` whatever else runs. `told` gives what the scheduler hears
+    of an event, where that is not the truth. `follow_up` gives what an outcome leads to (the next request of a client that waits
+    for its answers), and `until` ends the run early when it returns True.
     """
-    return _Play(scheduler, world or Fixed(run_unit), handover_us, follow_up, until, span_ended, watch).run(timeline)
+    return _Play(scheduler, world or Fixed(run_unit), told, handover_us, follow_up, until, span_ended, watch).run(timeline)
 
 
 class _Play:
@@ -148,13 +159,14 @@ class _Play:
         self,
         scheduler: Scheduler,
         world: World,
+        told: Callable[[Event], Event] | None,
         handover_us: int,
         follow_up: Callable[[Outcome], tuple[int, Event] | None] | None,
         until: Callable[[Outcome], bool] | None,
         span_ended: Callable[[Span], None] | None,
         watch: Callable[[Step], None] | None,
     ) -> None:
-        self._scheduler, self._world, self._handover_us = scheduler, world, handover_us
+        self._scheduler, self._world, self._told, self._handover_us = scheduler, world, told, handover_us
         self._follow_up, self._until, self._span_ended, self._watch = follow_up, until, span_ended, watch
         self._coming: list[tuple[int, int, Event | LeaseId]] = []  # heap; a lease's number stands for the end of its unit
         self._entered = 0
@@ -191,7 +203,10 @@ class _Play:
                 self._flights[event.request.id] = _Flight(event.request, self._loaded.get(event.request.model))
             elif isinstance(event, ModelLoaded):
                 self._loaded[event.model.name] = event.model
-            actions = scheduler.handle(event, now_us)
+            elif isinstance(event, PressureChanged):
+                self._world.pressed(event.pressure)
+            heard = event if self._told is None else self._told(event)
+            actions = scheduler.handle(heard, now_us)
             wake_us = scheduler.wake_us
             run.decisions += 1
             for action in actions:
@@ -199,7 +214,7 @@ class _Play:
             for lease_id, end_us in self._world.shifted(now_us):
                 self._end_at(lease_id, end_us)
             if self._watch is not None:
-                self._watch(Step(now_us, event, tuple(actions)))
+                self._watch(Step(now_us, heard, tuple(actions)))
         run.conflicts, run.ended_us = scheduler.conflicts - conflicts_before, now_us
         return run
 

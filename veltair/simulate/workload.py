@@ -186,6 +186,19 @@ class MachineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         )
 
 
+class Outside(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Processes that are not ours: each step is a second, and how hard they press from then on, a share of the bandwidth."""
+
+    steps: tuple[tuple[float, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        seconds = [second for second, _ in self.steps]
+        if any(not 0 <= second < math.inf for second in seconds) or seconds != sorted(set(seconds)):
+            raise ValueError(f"the seconds of steps must ascend, from 0 or later, got {seconds}")
+        if wrong := [pressure for _, pressure in self.steps if not 0 <= pressure <= 1]:
+            raise ValueError(f"a pressure must lie within 0..1 (a share of the bandwidth), got {wrong[0]:g}")
+
+
 class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`requests` is how many a run has on average, of which those in its first `warmup` share are not counted."""
 
@@ -198,6 +211,8 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     warmup: float = 0.1
     load: float | None = None  # share of capacity at which policies are compared side by side
     interference: bool = True
+    outside: Outside = Outside()
+    aware: bool = True  # the scheduler knows what pressure does, and is told of that from outside
     noise: float = 0.0  # sigma of a log-normal factor on each unit's time
     handover_us: int = 50
     folder: str = ""  # of the file: paths in it are relative to that

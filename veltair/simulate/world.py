@@ -1,9 +1,10 @@
 """What units take in the simulated world, as opposed to what the scheduler thinks they will.
 
 A unit presses on the memory path with the traffic of its variants over their time on the idle machine, as a share of the
-bandwidth; the presses of all units in flight add up, and each unit feels those of the others, 1 at most. How much slower
-that makes it is in its measured tables. When co-runners come and go, the rest of every unit in flight goes on at the speed of
-the new pressure (rounded to a sixteenth of the bandwidth), so a unit that met a neighbour for half of its time pays half.
+bandwidth; the presses of all units in flight, and of processes that are not ours, add up, and each unit feels those of the
+others, 1 at most. How much slower that makes it is in its measured tables. When co-runners come and go, the rest of every unit
+in flight goes on at the speed of the new pressure (rounded to a sixteenth of the bandwidth), so a unit that met a neighbour for
+half of its time pays half.
 """
 
 import random
@@ -29,13 +30,17 @@ def as_measured(unit: Dispatch, model: Model) -> int:
 
 
 class World(Protocol):
-    """Told of every start and end; asked after each decision whose ends have moved."""
+    """Told of every start and end, and of outsiders; asked after each decision whose ends have moved."""
 
     def start(self, unit: Dispatch, model: Model, handover_us: int, now_us: int) -> int | str:
         """Time until its cores return if nothing else changes, or the message with which it fails."""
         ...
 
     def ended(self, lease_id: LeaseId, now_us: int) -> None: ...
+
+    def pressed(self, outside: float) -> None:
+        """So hard, 0..1, do processes that are not ours press from now on."""
+        ...
 
     def shifted(self, now_us: int) -> Iterable[tuple[LeaseId, int]]:
         """New ends, absolute, of units in flight."""
@@ -53,6 +58,9 @@ class Fixed:
         return took if isinstance(took, str) else took + handover_us
 
     def ended(self, lease_id: LeaseId, now_us: int) -> None:
+        pass
+
+    def pressed(self, outside: float) -> None:
         pass
 
     def shifted(self, now_us: int) -> Iterable[tuple[LeaseId, int]]:
@@ -90,6 +98,7 @@ class Contended:
         self._in_flight: dict[LeaseId, _InFlight] = {}
         self._known: dict[tuple[int, int, int, tuple[int, ...], int], _Work] = {}
         self._models: dict[int, Model] = {}  # keeps those whose id() is part of a key alive
+        self._outside = 0.0
         self._changed = False
 
     def start(self, unit: Dispatch, model: Model, handover_us: int, now_us: int) -> int:
@@ -103,6 +112,10 @@ class Contended:
     def ended(self, lease_id: LeaseId, now_us: int) -> None:
         gone = self._in_flight.pop(lease_id)
         self._changed = self._changed or gone.work.presses > 0
+
+    def pressed(self, outside: float) -> None:
+        self._changed = self._changed or outside != self._outside
+        self._outside = outside
 
     def shifted(self, now_us: int) -> list[tuple[LeaseId, int]]:
         if not self._changed or not self._interference:
@@ -118,7 +131,7 @@ class Contended:
         return ends
 
     def _total(self) -> float:
-        return sum(unit.work.presses for unit in self._in_flight.values())
+        return self._outside + sum(unit.work.presses for unit in self._in_flight.values())
 
     def _step(self, pressure: float) -> int:
         return min(STEPS, max(0, round(pressure * STEPS))) if self._interference else 0
