@@ -80,9 +80,10 @@ class Server(Protocol):
 class EngineServer:
     """Our server as a process of its own, over its sockets. One that is still busy after a probe is replaced by a fresh one."""
 
-    def __init__(self, contender: Contender, scenario: Scenario, bundles: Path) -> None:
+    def __init__(self, contender: Contender, scenario: Scenario, bundles: Path, source: str = "off") -> None:
+        """`source` is that of outside pressure."""
         assert contender.policy is not None
-        self._name, self._policy, self._bundles = contender.name, contender.policy, bundles
+        self._name, self._policy, self._bundles, self._source = contender.name, contender.policy, bundles, source
         self._promised = permitting(scenario, contender.precision)
         self._up = ExitStack()
         self._transport = self._start()
@@ -99,7 +100,7 @@ class EngineServer:
 
     def _start(self) -> WireTransport:
         folder = Path(self._up.enter_context(tempfile.TemporaryDirectory(prefix="veltair-bench-")))
-        endpoint, _ = self._up.enter_context(running_server(self._promised, self._bundles, self._policy, folder))
+        endpoint, _ = self._up.enter_context(running_server(self._promised, self._bundles, self._policy, folder, self._source))
         transport = self._up.enter_context(WireTransport(self._promised, endpoint))
         warm(transport, len(self._promised.tenant))
         return transport
@@ -165,7 +166,8 @@ def alone(scenario: Scenario) -> list[Scenario]:
 
 
 def total_per_s(scenario: Scenario) -> float:
-    return sum(tenant.rate_per_s for tenant in scenario.tenant)
+    """Requests a second of all tenants but the background."""
+    return sum(tenant.rate_per_s for tenant in scenario.tenant if not tenant.background)
 
 
 def served(bundle: Path) -> ModelInfo:

@@ -4,6 +4,7 @@ Latency counts from the moment a request was DUE. A generator that waits for ans
 round to sending, forgets exactly the requests that a stall has hurt ("coordinated omission").
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
@@ -59,8 +60,8 @@ def drive(
 ) -> Outcomes:
     """Send all arrivals when they are due and wait up to `grace_us` after the last one for what is still out.
 
-    As soon as a tenant has missed more than `most_missed` of all that it is to send, nothing more is sent: a load that a
-    server cannot carry is not worth the time to its end, nor the backlog. What was not sent has no answer.
+    As soon as a tenant that is no background has missed more than `most_missed` of all that it is to send, nothing more is sent:
+    a load that a server cannot carry is not worth the time to its end, nor the backlog. What was not sent has no answer.
     """
     count = len(arrivals)
     due_us, owners = arrivals.at_us.tolist(), arrivals.tenant.tolist()
@@ -68,7 +69,11 @@ def drive(
     latency_us = np.full(count, -1, dtype=np.int64)
     lateness_us = np.zeros(count, dtype=np.int64)
     code: list[str | None] = [NO_ANSWER] * count
-    missable = [max(most_missed * n, FEWEST_MISSED) for n in np.bincount(arrivals.tenant, minlength=len(qos_us)).tolist()]
+    sent_by = np.bincount(arrivals.tenant, minlength=len(qos_us)).tolist()
+    missable = [
+        math.inf if tenant.background else max(most_missed * n, FEWEST_MISSED)
+        for tenant, n in zip(scenario.tenant, sent_by, strict=True)
+    ]
     open_requests = sent = 0
     start_us = clock.now_us()
     give_up_us = (due_us[-1] if count else 0) + grace_us

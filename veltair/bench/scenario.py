@@ -29,6 +29,7 @@ class TenantLoad(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     percentile: float = 0.95
     arrivals: Literal["poisson", "uniform", "burst"] = "poisson"
     precision: Precision = "fp32"  # the coarsest it permits
+    background: bool = False  # there to be in the way: its rate stays whatever the load, and what it misses does not count
 
     def __post_init__(self) -> None:
         if not self.name or not self.model:
@@ -58,15 +59,20 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"seed must be 0 or more, got {self.seed}")
         if not self.tenant:
             raise ValueError("there is no [[tenant]]")
+        if all(tenant.background for tenant in self.tenant):
+            raise ValueError("every tenant is background; leave one that counts")
         pairs = [(tenant.name, tenant.model) for tenant in self.tenant]
         if twice := sorted({pair for pair in pairs if pairs.count(pair) > 1}):
             raise ValueError(f"tenant {twice[0][0]!r} is there twice with model {twice[0][1]!r}")
 
     def scaled(self, factor: float) -> "Scenario":
-        """All rates times `factor`; the pattern of arrivals stays, only denser."""
+        """All rates times `factor` but those of the background; the pattern of arrivals stays, only denser."""
         if not (math.isfinite(factor) and factor > 0):
             raise ConfigError(f"scale must be above 0, got {factor:g}")
-        tenants = tuple(msgspec.structs.replace(tenant, rate_per_s=tenant.rate_per_s * factor) for tenant in self.tenant)
+        tenants = tuple(
+            tenant if tenant.background else msgspec.structs.replace(tenant, rate_per_s=tenant.rate_per_s * factor)
+            for tenant in self.tenant
+        )
         return msgspec.structs.replace(self, tenant=tenants)
 
 
