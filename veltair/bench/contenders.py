@@ -80,10 +80,11 @@ class Server(Protocol):
 class EngineServer:
     """Our server as a process of its own, over its sockets. One that is still busy after a probe is replaced by a fresh one."""
 
-    def __init__(self, contender: Contender, scenario: Scenario, bundles: Path, source: str = "off") -> None:
-        """`source` is that of outside pressure."""
+    def __init__(self, contender: Contender, scenario: Scenario, bundles: Path, source: str = "off", times: bool = True) -> None:
+        """`source` and `times` are as in `config_text`."""
         assert contender.policy is not None
-        self._name, self._policy, self._bundles, self._source = contender.name, contender.policy, bundles, source
+        self._name, self._policy, self._bundles = contender.name, contender.policy, bundles
+        self._interference = source, times
         self._promised = permitting(scenario, contender.precision)
         self._up = ExitStack()
         self._transport = self._start()
@@ -100,7 +101,8 @@ class EngineServer:
 
     def _start(self) -> WireTransport:
         folder = Path(self._up.enter_context(tempfile.TemporaryDirectory(prefix="veltair-bench-")))
-        endpoint, _ = self._up.enter_context(running_server(self._promised, self._bundles, self._policy, folder, self._source))
+        server = running_server(self._promised, self._bundles, self._policy, folder, *self._interference)
+        endpoint, _ = self._up.enter_context(server)
         transport = self._up.enter_context(WireTransport(self._promised, endpoint))
         warm(transport, len(self._promised.tenant))
         return transport

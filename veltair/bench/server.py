@@ -19,9 +19,13 @@ DRAIN_TIMEOUT_S = 20.0
 POLL_S = 0.02
 
 
-def config_text(scenario: Scenario, endpoint: str, source: str = "off") -> str:
-    """The server's configuration that promises each tenant what the scenario asks for. `source` is that of outside pressure."""
+def config_text(scenario: Scenario, endpoint: str, source: str = "off", times: bool = True) -> str:
+    """The server's configuration that promises each tenant what the scenario asks for.
+
+    `source` is that of outside pressure; `times` says whether those of this host stand in for the bundles' own.
+    """
     lines = [f"endpoint = {_quoted(endpoint)}", "", "[interference]", f"source = {_quoted(source)}"]
+    lines.append(f"times = {json.dumps(times)}")
     for tenant in scenario.tenant:
         lines += [
             "",
@@ -39,12 +43,12 @@ def _quoted(text: str) -> str:
 
 @contextmanager
 def running_server(
-    scenario: Scenario, bundles: Path, policy: str, folder: Path, source: str = "off"
+    scenario: Scenario, bundles: Path, policy: str, folder: Path, source: str = "off", times: bool = True
 ) -> Iterator[tuple[str, Path]]:
     """Yields (endpoint, decision log); drains the server afterwards. Raises ServerError with what the server said."""
     folder.mkdir(parents=True, exist_ok=True)
     config, log, output = folder / f"{policy}.toml", folder / f"{policy}.jsonl", folder / f"{policy}.output.txt"
-    config.write_text(config_text(scenario, f"tcp://127.0.0.1:{_free_port()}", source), encoding="utf-8")
+    config.write_text(config_text(scenario, f"tcp://127.0.0.1:{_free_port()}", source, times), encoding="utf-8")
     log.unlink(missing_ok=True)  # a log is continued otherwise, and this run is a new one
     command = [sys.executable, "-m", "veltair", "serve", str(bundles), "--config", str(config), "--json"]
     with output.open("wb") as out:  # a file, not a pipe: nobody has to read while the load runs
