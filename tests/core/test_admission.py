@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from veltair.core.actions import Refuse
 from veltair.core.admission import Admission
 from veltair.core.events import Event, ModelLoaded, PressureChanged, RequestArrived
+from veltair.core.plans import Accepted, Refused
 from veltair.core.policies import make_policy
-from veltair.core.policies.protocol import Accepted, Refused
 from veltair.core.predict import ModelCosts
 from veltair.core.residuals import LEAST_MARGIN
 from veltair.core.scheduler import Scheduler

@@ -16,7 +16,8 @@ from tiny import tiny_answer, tiny_inputs, write_rows_bundle
 from veltair.bundle.store import open_bundle
 from veltair.config import TenantQos
 from veltair.core.events import ModelLoaded
-from veltair.core.policies.protocol import Accepted, Policy, UnitPlan
+from veltair.core.plans import Accepted, UnitPlan
+from veltair.core.policies.protocol import Policy
 from veltair.core.scheduler import Scheduler
 from veltair.core.state import Job, Ledger, Unit
 from veltair.core.values import CoreId, Machine

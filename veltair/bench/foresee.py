@@ -80,13 +80,15 @@ def _queued(scenario: Scenario, solo_us: Sequence[float], cores: int) -> float:
     return min((m / n - t.percentile for m, n, t in zip(met, sent, scenario.tenant, strict=True) if n), default=0.0)
 
 
-def timeline_of(scenario: Scenario, models: dict[str, Model], precision: Precision) -> list[tuple[int, Event]]:
+def timeline_of(
+    scenario: Scenario, models: dict[str, Model], precision: Precision, overhead_us: int = OVERHEAD_US
+) -> list[tuple[int, Event]]:
     """The scenario's very arrivals, for the scheduler core. Tenants are named by their number, requests by theirs."""
     arrivals = arrivals_of(scenario)
     events: list[tuple[int, Event]] = [(0, ModelLoaded(model)) for model in models.values()]
     for number, (at_us, owner) in enumerate(zip(arrivals.at_us.tolist(), arrivals.tenant.tolist(), strict=True)):
         tenant = scenario.tenant[owner]
-        due_us = at_us + round(tenant.qos_ms * 1000) - OVERHEAD_US
+        due_us = at_us + round(tenant.qos_ms * 1000) - overhead_us
         request = Request(RequestId(str(number)), _owner(owner), ModelName(tenant.model), at_us, due_us, precision=precision)
         events.append((at_us, RequestArrived(request)))
     return events

@@ -18,7 +18,7 @@ from veltair.core.backlog import FIRST, Backlog, Entry, InFlight, Rank, rank_of
 from veltair.core.cores import fewest_cores
 from veltair.core.fairness import Guest
 from veltair.core.interference import pressure_on
-from veltair.core.policies.protocol import Accepted, Refused, UnitPlan
+from veltair.core.plans import Accepted, Refused, UnitPlan
 from veltair.core.state import Job, Ledger
 
 NEAR = 16

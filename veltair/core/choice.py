@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from veltair.core.actions import Alternative
 from veltair.core.interference import CoTenants, own_pressure, pressure_on
-from veltair.core.policies.protocol import UnitPlan
+from veltair.core.plans import UnitPlan
 from veltair.core.predict import Line, ModelCosts
 from veltair.core.state import Job, Ledger
 

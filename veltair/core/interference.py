@@ -7,7 +7,7 @@ a share of what the machine can move. Pressures add up; the sum is clamped to 1,
 from bisect import bisect_left, insort
 from math import inf
 
-from veltair.core.policies.protocol import UnitPlan
+from veltair.core.plans import UnitPlan
 from veltair.core.predict import Line, ModelCosts
 from veltair.core.state import Job, Ledger, Unit
 

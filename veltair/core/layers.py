@@ -7,7 +7,7 @@ others.
 
 from dataclasses import replace
 
-from veltair.core.policies.protocol import UnitPlan
+from veltair.core.plans import UnitPlan
 
 
 def as_begun(plan: UnitPlan) -> UnitPlan:

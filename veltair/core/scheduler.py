@@ -50,7 +50,8 @@ from veltair.core.events import (
     WeightsLoaded,
 )
 from veltair.core.layers import as_begun
-from veltair.core.policies.protocol import Policy, Refused, UnitPlan
+from veltair.core.plans import Refused, UnitPlan
+from veltair.core.policies.protocol import Policy
 from veltair.core.predict import CostsOf, costs_by_precision
 from veltair.core.promises import Promises
 from veltair.core.residency import Residency

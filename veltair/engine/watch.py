@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
+from veltair.core.interference import own_pressure
 from veltair.core.values import LayerBlock, Model
 from veltair.engine.flights import Task
 from veltair.engine.program import Program
@@ -81,7 +82,7 @@ class Watch(threading.Thread):
         dispatch = task.dispatch
         blocks = self._models[task.ride.program].blocks[dispatch.first_block : dispatch.end_block]
         moved = sum(b.variants[v].footprint.traffic_bytes for b, v in zip(blocks, dispatch.variants, strict=True))
-        return moved / max(1, dispatch.predicted_us) / self._bandwidth
+        return own_pressure(moved, dispatch.predicted_us, self._bandwidth)
 
     def _compared(self, unit: Ended) -> Ran:
         """Beside the co-runners it had: what the scheduler took for pressure then, less that of outsiders."""

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from veltair.bundle.format import BlockSpec, VariantSpec
+from veltair.core.interference import own_pressure
 from veltair.core.values import LatencyTable
 from veltair.interference.corun import CoRun, Outsider, Subject, Unit
 from veltair.interference.profile import HostProfile
@@ -67,7 +68,7 @@ class Host:
             case Unit():
                 keys = self.keys(beside)
                 moved = sum(self.spec(key)[1].traffic_bytes for key in keys)
-                return min(1.0, moved / sum(self.table_us(key, 0.0) for key in keys) / self.bandwidth_bytes_per_us)
+                return own_pressure(moved, sum(self.table_us(key, 0.0) for key in keys), self.bandwidth_bytes_per_us)
             case Outsider("stream", level):
                 return level
             case Outsider("cache", level):

@@ -103,11 +103,14 @@ class Contended:
 
     def start(self, unit: Dispatch, model: Model, handover_us: int, now_us: int) -> int:
         work = self._work(unit, model)
-        stretch = self._rng.lognormvariate(0.0, self._noise) if self._noise else 1.0
-        started = _InFlight(work, stretch, handover_us, 1.0, now_us, self._step(self._total()))
+        started = _InFlight(work, self.stretch(unit, model), handover_us, 1.0, now_us, self._step(self._total()))
         self._in_flight[unit.lease.id] = started
         self._changed = self._changed or work.presses > 0
         return max(1, round(started.takes_us()))
+
+    def stretch(self, unit: Dispatch, model: Model) -> float:
+        """What a unit takes over what its tables say, whoever runs beside it."""
+        return self._rng.lognormvariate(0.0, self._noise) if self._noise else 1.0
 
     def ended(self, lease_id: LeaseId, now_us: int) -> None:
         gone = self._in_flight.pop(lease_id)

@@ -19,8 +19,9 @@ from heapq import heappop, heappush
 
 from veltair.core.actions import Alternative
 from veltair.core.cores import fewest_cores
+from veltair.core.plans import Accepted, Refused, UnitPlan
 from veltair.core.policies.plans import fastest_within, in_cores, in_ms, plan_alone
-from veltair.core.policies.protocol import Accepted, Policy, Refused, UnitPlan
+from veltair.core.policies.protocol import Policy
 from veltair.core.policies.waiting import LatestStarts, QueuedWork, push
 from veltair.core.predict import ModelCosts
 from veltair.core.state import Job, Ledger, Unit

@@ -13,8 +13,9 @@ from collections.abc import Iterable
 
 from veltair.core.actions import Alternative
 from veltair.core.cores import fewest_cores
+from veltair.core.plans import Accepted, UnitPlan
 from veltair.core.policies.plans import fastest_within, in_cores, in_ms, plan_alone
-from veltair.core.policies.protocol import Accepted, Policy, UnitPlan
+from veltair.core.policies.protocol import Policy
 from veltair.core.policies.waiting import InOrder, LatestStarts, QueuedWork
 from veltair.core.state import Job, Ledger, Unit
 

@@ -9,7 +9,8 @@ are fastest alone; whoever came later waits behind it even where he would fit. N
 from collections import deque
 
 from veltair.core.cores import fewest_cores
-from veltair.core.policies.protocol import Accepted, Policy, UnitPlan
+from veltair.core.plans import Accepted, UnitPlan
+from veltair.core.policies.protocol import Policy
 from veltair.core.state import Job, Ledger, Unit
 
 SHARE = 0.9  # of its QoS, for the time alone; scripts/bench_scheduler also prints the best share for each mix

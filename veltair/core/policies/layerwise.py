@@ -15,8 +15,9 @@ from collections import deque
 
 from veltair.core.actions import Alternative
 from veltair.core.cores import most_measured
+from veltair.core.plans import Accepted, UnitPlan
 from veltair.core.policies.plans import in_cores, in_ms, plan_alone
-from veltair.core.policies.protocol import Accepted, Policy, UnitPlan
+from veltair.core.policies.protocol import Policy
 from veltair.core.policies.waiting import QueuedWork
 from veltair.core.state import Job, Ledger, Unit
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from veltair.core.actions import Alternative
-from veltair.core.policies.protocol import UnitPlan
+from veltair.core.plans import UnitPlan
 from veltair.core.predict import ModelCosts
 from veltair.core.state import Job
 

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 
 from veltair.core.actions import Alternative
 from veltair.core.granularity import unit_end
+from veltair.core.plans import Accepted, UnitPlan
 from veltair.core.policies.plans import fastest_within, in_cores, in_ms, plan_alone
-from veltair.core.policies.protocol import Accepted, Policy, UnitPlan
+from veltair.core.policies.protocol import Policy
 from veltair.core.policies.waiting import QueuedWork, push
 from veltair.core.state import Job, Ledger, Unit
 

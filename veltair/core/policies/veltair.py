@@ -22,7 +22,8 @@ from veltair.core.cores import Crowd, Reserve, fewest_cores, widen
 from veltair.core.fairness import Fairness
 from veltair.core.granularity import LENT_UNIT_US, SeenLately, threshold_us, unit_end
 from veltair.core.interference import pressure_on
-from veltair.core.policies.protocol import Accepted, Policy, Refused, UnitPlan
+from veltair.core.plans import Accepted, Refused, UnitPlan
+from veltair.core.policies.protocol import Policy
 from veltair.core.predict import Line, ModelCosts
 from veltair.core.state import Job, Ledger, Unit
 
