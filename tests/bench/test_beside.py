@@ -126,7 +126,7 @@ def test_an_outsider_runs_during_probes_alone_and_rests_when_one_fails() -> None
 
 def test_rows_tell_what_each_carries_and_the_gain_seed_by_seed() -> None:
     found = [Carried(ADAPTIVE, [60.0, 66.0], 500), Carried(STATIC, [60.0, 60.0], 2_500), Carried(UNAWARE, [50.0, 50.0])]
-    made = rows("quiet", found, "a machine", 5)
+    made = rows("quiet", found, "a machine", 5, resolution=0.02)
     loads = {row.case: (row.value, row.unit, row.met) for row in made if row.metric == LOAD}
     assert loads == {
         f"quiet, {ADAPTIVE}": (63.0, "/s", None),
@@ -139,6 +139,11 @@ def test_rows_tell_what_each_carries_and_the_gain_seed_by_seed() -> None:
 
 
 def test_one_seed_cannot_tell_a_gain_from_chance() -> None:
-    made = rows("quiet", [Carried(ADAPTIVE, [66.0]), Carried(STATIC, [60.0]), Carried(UNAWARE, [0.0])], "a machine", 5)
+    made = rows("quiet", [Carried(ADAPTIVE, [66.0]), Carried(STATIC, [60.0]), Carried(UNAWARE, [0.0])], "a machine", 5, 0.02)
     gains = [(row.value, row.spread, row.met) for row in made if row.unit == "x"]
     assert gains == [(pytest.approx(1.1), None, None), (None, None, None)]
+
+
+def test_a_gain_that_is_finer_than_the_searches_can_tell_is_none() -> None:
+    found = [Carried(ADAPTIVE, [61.0, 61.0]), Carried(STATIC, [60.0, 60.0]), Carried(UNAWARE, [50.0, 50.0])]
+    assert [row.met for row in rows("quiet", found, "a machine", 5, 0.05) if row.unit == "x"] == [False, True]

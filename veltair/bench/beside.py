@@ -142,8 +142,11 @@ def _probed(
 # Rows ------------------------------------------------------------------------------------------------------------------
 
 
-def rows(case: str, found: Sequence[Carried], machine: str, seed: int) -> list[Row]:
-    """What each carries; ADAPTIVE over each of the others, seed by seed; the generator's lateness, where there was one."""
+def rows(case: str, found: Sequence[Carried], machine: str, seed: int, resolution: float) -> list[Row]:
+    """What each carries; ADAPTIVE over each of the others, seed by seed; the generator's lateness, where there was one.
+
+    `resolution` is how far, relatively, the ratio of two searches may be off though nothing was by chance.
+    """
     made = []
     for each in found:
         load, spread = middle(each.loads)
@@ -154,7 +157,7 @@ def rows(case: str, found: Sequence[Carried], machine: str, seed: int) -> list[R
         )  # fmt: skip
     adaptive = found[0]
     for other in found[1:]:
-        made.append(_gain(case, adaptive, other, machine, seed))
+        made.append(_gain(case, adaptive, other, machine, seed, resolution))
     for each in found:
         if (late_us := each.lateness_us) is not None:
             made.append(
@@ -166,12 +169,13 @@ def rows(case: str, found: Sequence[Carried], machine: str, seed: int) -> list[R
     return made
 
 
-def _gain(case: str, adaptive: Carried, other: Carried, machine: str, seed: int) -> Row:
-    """A gain is one that its spread over seeds leaves above 1; one seed cannot tell."""
+def _gain(case: str, adaptive: Carried, other: Carried, machine: str, seed: int, resolution: float) -> Row:
+    """A gain is one that is above 1 by more than it spreads over seeds and than the searches can tell; one seed cannot say."""
     ratios = [mine / theirs for mine, theirs in zip(adaptive.loads, other.loads, strict=True) if theirs]
     ratio, spread = middle(ratios) if ratios else (None, 0.0)
     several = ratio is not None and len(ratios) > 1
     return Row(
         case=f"{case}, {ADAPTIVE} over {other.label}", metric=LOAD, value=ratio, unit="x", spread=spread if several else None,
-        target="> 1x, beyond its spread", met=(ratio or 0.0) * (1 - spread) > 1 if several else None, machine=machine, seed=seed,
+        target=f"> 1x, beyond spread and ±{resolution:.0%}",
+        met=(ratio or 0.0) * (1 - max(spread, resolution)) > 1 if several else None, machine=machine, seed=seed,
     )  # fmt: skip
