@@ -14,13 +14,14 @@ from veltair.bench.sensitivity import (
     bytes_per_flop,
     changes,
     free,
-    have_kind,
+    impossible,
     kinds_of,
     layers_of,
     loss,
     of_kind,
     places,
     quietest,
+    that_have,
     total_us,
 )
 from veltair.bench.sensitivity_rows import ALL, kind_rows, layer_rows, memory_rows, worth_rows
@@ -46,6 +47,12 @@ def test_the_best_variant_changes_where_another_one_is_faster_under_pressure() -
 def test_a_change_that_gains_less_than_medians_repeat_to_is_worth_nothing() -> None:
     [layer] = layers_of(manifest(block("00", variant("direct", (100, 101, 121)), variant("wide", (101, 100, 100)))))
     assert changes(layer, "fp32", ONE) == Changes(points=2, changed=2, worth=1)
+
+
+def test_what_is_faster_under_pressure_than_without_it_tells_how_often_tables_err() -> None:
+    layers = layers_of(manifest(block("00", variant("direct", (100, 97, 101)), variant("bf16", (50, 40, 30), precision="bf16"))))
+    assert impossible(layers, "fp32", ONE) == (1, 2)
+    assert impossible(layers, "bf16", ONE) == (3, 4)
 
 
 def test_parts_of_a_layer_are_one_choice() -> None:
@@ -75,7 +82,7 @@ def test_the_best_single_choice_loses_less_in_the_mean_than_any_other_and_than_w
 def test_a_model_of_one_kind_falls_back_on_exact_variants_where_a_layer_has_none_of_it() -> None:
     layers = layers_of(NET)
     assert kinds_of(layers) == ["winograd fp32", "direct fp32", "direct bf16"]
-    assert [have_kind(layers, kind) for kind in kinds_of(layers)] == [1, 2, 1]
+    assert [len(that_have(layers, kind)) for kind in kinds_of(layers)] == [1, 2, 1]
     assert of_kind(layers, "direct bf16", ONE) == [2, 0]
     assert of_kind(layers, "lean fp32", ONE) == [0, 0]
 
@@ -126,6 +133,7 @@ def test_rows_tell_slowdowns_by_kind_and_layers_that_change() -> None:
     rows = list(kind_rows([NET], ABOUT))
     assert value(rows, "net, winograd fp32, 1 core", "bandwidth 1") == (pytest.approx(290 / 150), "x")
     assert value(rows, "net, winograd fp32, 1 core", "layers that have it") == (1, "of 2")
+    assert value(rows, "net, winograd fp32, 1 core", "these layers, bandwidth 1") == (pytest.approx(2.4), "x")
     assert {row.case.partition(",")[0] for row in layer_rows([NET], ABOUT)} == {"net/00-conv"}
 
 
@@ -139,8 +147,8 @@ def test_points_of_all_models_are_counted_and_losses_averaged() -> None:
     case = "fp32 permitted, 1 core, bandwidth"
     assert value(rows, f"net, {case}", "best changes") == (2, "of 4")
     assert value(rows, f"{ALL}, {case}", "best changes") == (2, "of 6")
-    of_net, _ = value(rows, f"net, {case}", "fastest when quiet: mean loss")
-    of_all, _ = value(rows, f"{ALL}, {case}", "fastest when quiet: mean loss")
+    of_net, _ = value(rows, f"net, {case}", "quiet one: mean loss")
+    of_all, _ = value(rows, f"{ALL}, {case}", "quiet one: mean loss")
     assert of_net is not None
     assert of_all == pytest.approx(of_net / 2)
     assert {row.case for row in rows if "bf16" in row.case and "other" in row.case} == set()

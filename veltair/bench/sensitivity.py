@@ -109,9 +109,9 @@ def of_kind(layers: Sequence[Layer], kind: str, at: At) -> list[int]:
     return chosen
 
 
-def have_kind(layers: Sequence[Layer], kind: str) -> int:
-    """How many of the layers have a variant of the kind."""
-    return sum(any(kind_of(variant) == kind for variant in layer.variants) for layer in layers)
+def that_have(layers: Sequence[Layer], kind: str) -> list[Layer]:
+    """The layers with a variant of the kind."""
+    return [layer for layer in layers if any(kind_of(variant) == kind for variant in layer.variants)]
 
 
 def total_us(layers: Sequence[Layer], chosen: Sequence[int], at: At) -> list[int]:
@@ -145,6 +145,13 @@ def changes(layer: Layer, coarsest: Precision, at: At) -> Changes:
     best_us = [min(level) for level in zip(*(layer.us(number, at) for number in numbers), strict=True)]
     gains = [quiet / best - 1 for quiet, best in zip(quiet_us[1:], best_us[1:], strict=True)]
     return Changes(len(gains), sum(gain > 0 for gain in gains), sum(gain > WORTH for gain in gains))
+
+
+def impossible(layers: Sequence[Layer], coarsest: Precision, at: At) -> tuple[int, int]:
+    """At how many points (a variant at a level above none) a layer was faster than on a quiet machine by more than WORTH, and of
+    how many: pressure does not do that, so it says how often such a difference is chance."""
+    times = [slowdowns(layer.us(number, at))[1:] for layer in layers for number in layer.permitted(coarsest)]
+    return sum(ratio < 1 - WORTH for each in times for ratio in each), sum(map(len, times))
 
 
 def free(layers: Sequence[Layer], coarsest: Precision, at: At) -> list[int]:

@@ -17,7 +17,7 @@ from veltair.bench.sensitivity import (
     bound_by,
     bytes_per_flop,
     changes,
-    have_kind,
+    impossible,
     kind_of,
     kinds_of,
     layers_of,
@@ -26,6 +26,7 @@ from veltair.bench.sensitivity import (
     places,
     quietest,
     slowdowns,
+    that_have,
     total_us,
 )
 from veltair.bundle.format import Manifest
@@ -34,7 +35,7 @@ from veltair.core.values import PRECISIONS, Precision
 ALL = "all models"
 
 About = Mapping[str, Any]  # machine and seed of a row
-_Found = list[tuple[Changes, Loss, Loss]]
+_Found = list[tuple[Changes, tuple[int, int], Loss, Loss]]
 
 
 def kind_rows(manifests: Sequence[Manifest], about: About) -> Iterator[Row]:
@@ -44,10 +45,13 @@ def kind_rows(manifests: Sequence[Manifest], about: About) -> Iterator[Row]:
         for cores in _cores(manifest):
             for kind in kinds_of(layers):
                 case = f"{manifest.name}, {kind}, {_where(manifest, cores)}"
-                have, of = have_kind(layers, kind), f"of {len(layers)}"
-                yield Row(case=case, metric="layers that have it", value=have, unit=of, **about)
+                mine = that_have(layers, kind)
+                yield Row(case=case, metric="layers that have it", value=len(mine), unit=f"of {len(layers)}", **about)
                 for at in (at for at in places(manifest) if at.cores == cores):
                     yield from _slowed(case, manifest, total_us(layers, of_kind(layers, kind, at), at), at, about)
+                    most = slowdowns(total_us(mine, of_kind(mine, kind, at), at))[-1]
+                    metric = f"these layers, {at.resource} {manifest.pressure_levels[-1]:g}"
+                    yield Row(case=case, metric=metric, value=most, unit="x", **about)
 
 
 def layer_rows(manifests: Sequence[Manifest], about: About) -> Iterator[Row]:
@@ -66,7 +70,8 @@ def layer_rows(manifests: Sequence[Manifest], about: About) -> Iterator[Row]:
 
 
 def worth_rows(manifests: Sequence[Manifest], about: About) -> Iterator[Row]:
-    """At how many points the best variant changes, and what it costs to have one for all levels; by model and in all."""
+    """At how many points the best variant changes, how often tables err by as much, and what it costs to have one variant for all
+    levels; by model and in all."""
     of_all: dict[str, _Found] = {}
     for manifest in manifests:
         layers = layers_of(manifest)
@@ -74,6 +79,7 @@ def worth_rows(manifests: Sequence[Manifest], about: About) -> Iterator[Row]:
             for at in places(manifest):
                 found = (
                     sum((changes(layer, coarsest, at) for layer in layers), Changes(0, 0, 0)),
+                    impossible(layers, coarsest, at),
                     loss(layers, best_fixed(layers, coarsest, at), coarsest, at),
                     loss(layers, quietest(layers, coarsest, at), coarsest, at),
                 )
@@ -81,9 +87,10 @@ def worth_rows(manifests: Sequence[Manifest], about: About) -> Iterator[Row]:
                 of_all.setdefault(where, []).append(found)
                 yield from _worth(f"{manifest.name}, {where}", *found, about)
     for where, each in of_all.items():
-        counted = sum((counts for counts, _, _ in each), Changes(0, 0, 0))
-        fixed, quiet = _over([lost for _, lost, _ in each]), _over([lost for _, _, lost in each])
-        yield from _worth(f"{ALL}, {where}", counted, fixed, quiet, about)
+        counted = sum((counts for counts, _, _, _ in each), Changes(0, 0, 0))
+        chance = sum(faster for _, (faster, _), _, _ in each), sum(points for _, (_, points), _, _ in each)
+        fixed, quiet = _over([lost for _, _, lost, _ in each]), _over([lost for _, _, _, lost in each])
+        yield from _worth(f"{ALL}, {where}", counted, chance, fixed, quiet, about)
 
 
 def memory_rows(manifests: Sequence[Manifest], about: About) -> Iterator[Row]:
@@ -124,10 +131,12 @@ def _slowed(case: str, manifest: Manifest, us: Sequence[int], at: At, about: Abo
         yield Row(case=case, metric=f"{at.resource} {level:g}", value=times, unit="x", **about)
 
 
-def _worth(case: str, counted: Changes, fixed: Loss, quiet: Loss, about: About) -> Iterator[Row]:
+def _worth(case: str, counted: Changes, chance: tuple[int, int], fixed: Loss, quiet: Loss, about: About) -> Iterator[Row]:
     for metric, count in (("best changes", counted.changed), (f"by over {WORTH:.0%}", counted.worth)):
         yield Row(case=case, metric=metric, value=count, unit=f"of {counted.points}", **about)
-    for what, lost in (("one for all levels", fixed), ("fastest when quiet", quiet)):
+    faster, points = chance
+    yield Row(case=case, metric="faster than quiet: chance", value=faster, unit=f"of {points}", **about)
+    for what, lost in (("one for all", fixed), ("quiet one", quiet)):
         yield Row(case=case, metric=f"{what}: mean loss", value=100 * lost.mean, unit="%", **about)
         yield Row(case=case, metric=f"{what}: worst", value=100 * lost.worst, unit="%", **about)
 
