@@ -6,8 +6,9 @@ from core_build import arrived, machine, model, scheduler, variant
 from veltair.core.actions import Dispatch
 from veltair.core.cores import Crowd, fewest_cores, most_measured, widen
 from veltair.core.granularity import LEAST_UNIT_US, MEMORY_US, SeenLately, threshold_us, unit_end
-from veltair.core.interference import own_pressure
+from veltair.core.interference import own_pressure, pressure_now, pressure_on
 from veltair.core.predict import ModelCosts
+from veltair.core.state import USUAL_HALF_LIFE_US, Ledger
 from veltair.core.values import LayerBlock, Model, ModelName, TenantId
 
 M = ModelName("m")
@@ -107,3 +108,20 @@ def test_of_two_cores_none_is_lent_where_others_come() -> None:
     for _ in range(500):
         crowd.add(1)
     assert crowd.spare(2) == 0
+
+
+def test_expected_is_the_pressure_that_is_usual_lately_even_where_nobody_presses_just_now() -> None:
+    ledger = Ledger(machine(2))
+    ledger.traffic_per_s = 5_000_000_000
+    ledger.pass_time(20 * USUAL_HALF_LIFE_US)
+    ledger.traffic_per_s = 0
+    assert pressure_now(ledger) == 0.0
+    assert pressure_on(ledger) == pytest.approx(0.5, abs=0.01)
+    ledger.pass_time(21 * USUAL_HALF_LIFE_US)
+    assert pressure_on(ledger) == pytest.approx(0.25, abs=0.01)
+
+
+def test_more_than_usual_is_expected_to_stay() -> None:
+    ledger = Ledger(machine(2))
+    ledger.traffic_per_s = 5_000_000_000
+    assert pressure_on(ledger) == pressure_now(ledger) == 0.5

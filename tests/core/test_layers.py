@@ -5,8 +5,22 @@ from core_build import arrived, model, scheduler
 
 from veltair.core.actions import Dispatch
 from veltair.core.events import PressureChanged, UnitFinished
+from veltair.core.layers import begun_extra_us
+from veltair.core.predict import ModelCosts
 from veltair.core.scheduler import Scheduler
-from veltair.core.values import Footprint, LatencyTable, LayerBlock, LeaseId, Model, ModelName, Variant
+from veltair.core.state import Job
+from veltair.core.values import (
+    Footprint,
+    LatencyTable,
+    LayerBlock,
+    LeaseId,
+    Model,
+    ModelName,
+    Request,
+    RequestId,
+    TenantId,
+    Variant,
+)
 
 LEVELS = (0.0, 1.0)
 
@@ -67,3 +81,12 @@ def test_a_part_must_have_the_variants_of_the_part_before_it() -> None:
         Model(ModelName("m"), (first, LayerBlock("part 1", second.variants[:1], continues=True)))
     with pytest.raises(ValueError, match="'part 1' continues a layer"):
         Model(ModelName("m"), (second,))
+
+
+def test_what_a_layer_still_takes_is_counted_for_the_variant_that_it_goes_on_with() -> None:
+    costs = ModelCosts(Model(ModelName("long"), layer(*[((1_000, 4_000), (1_500, 2_000))] * 6)), most_cores=1)
+    job = Job(Request(RequestId("r"), TenantId("t"), ModelName("long"), 0, 50_000), costs, order=1)
+    assert begun_extra_us(job, costs, 1, 1.0) == 0  # nothing is begun
+    job.next_block, job.last_variant = 2, 0
+    assert begun_extra_us(job, costs, 1, 0.0) == 0  # a is the fastest
+    assert begun_extra_us(job, costs, 1, 1.0) == 4 * (4_000 - 2_000)

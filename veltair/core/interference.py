@@ -9,7 +9,7 @@ from math import inf
 
 from veltair.core.plans import UnitPlan
 from veltair.core.predict import Line, ModelCosts
-from veltair.core.state import Job, Ledger, Unit
+from veltair.core.state import Job, Ledger
 
 
 def own_pressure(traffic_bytes: int, us: int, bandwidth_bytes_per_us: float) -> float:
@@ -17,10 +17,14 @@ def own_pressure(traffic_bytes: int, us: int, bandwidth_bytes_per_us: float) -> 
     return min(1.0, traffic_bytes / max(1, us) / bandwidth_bytes_per_us)
 
 
-def pressure_on(ledger: Ledger, ignoring: Unit | None = None) -> float:
-    """What a unit starting now (or the one in flight that is ignored) feels, 0..1."""
-    others = ledger.traffic_per_s - (ignoring.traffic_per_s if ignoring is not None else 0)
-    return min(1.0, ledger.outside_pressure + others / 1e6 / ledger.machine.bandwidth_bytes_per_us)
+def pressure_on(ledger: Ledger) -> float:
+    """What a unit starting now is to expect, 0..1."""
+    return min(1.0, ledger.outside_pressure + ledger.expected_per_s() / 1e6 / ledger.machine.bandwidth_bytes_per_us)
+
+
+def pressure_now(ledger: Ledger) -> float:
+    """What all that runs presses with at this moment, 0..1."""
+    return min(1.0, ledger.outside_pressure + ledger.traffic_per_s / 1e6 / ledger.machine.bandwidth_bytes_per_us)
 
 
 class CoTenants:
@@ -56,7 +60,7 @@ class CoTenants:
 
     def pushed(self, ledger: Ledger, added: float) -> Job | None:
         """Who makes its deadline now, and would not under `added` pressure."""
-        now = pressure_on(ledger)
+        now = pressure_now(ledger)
         i = bisect_left(self._bearable, (now,))
         while i < len(self._bearable) and self._bearable[i][0] < now + added:
             if not self._bearable[i][2].closed:

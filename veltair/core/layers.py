@@ -8,6 +8,19 @@ others.
 from dataclasses import replace
 
 from veltair.core.plans import UnitPlan
+from veltair.core.predict import ModelCosts
+from veltair.core.state import Job
+
+
+def begun_extra_us(job: Job, costs: ModelCosts, cores: int, pressure: float) -> int:
+    """How much longer the rest of a layer takes as the variant it was begun as than as the fastest one now."""
+    first = job.next_block
+    if first == 0 or not costs.model.blocks[first].continues:
+        return 0
+    fastest, end = costs.fastest(cores, pressure), costs.model.layer_end(first)
+    if fastest.variants[first] == job.last_variant:
+        return 0
+    return costs.as_chosen_us((job.last_variant,) * (end - first), first, cores, pressure) - fastest.span_us(first, end)
 
 
 def as_begun(plan: UnitPlan) -> UnitPlan:

@@ -132,6 +132,7 @@ class Scheduler:
         """Decide. Raises ValueError for events that break what the shell owes (see above), and then changes nothing."""
         # Lanes read the clock before they take the lock: a fact may arrive a few microseconds out of order.
         self._now_us = now_us = max(now_us, self._now_us)
+        self._ledger.pass_time(now_us)
         actions: list[Action] = []
         match event:
             case ModelLoaded(model):

@@ -12,6 +12,8 @@ from veltair.core.residuals import Residuals
 from veltair.core.topology import choose_cores
 from veltair.core.values import CoreId, Lease, LeaseId, Machine, ModelName, Precision, Request, RequestId, TenantId
 
+USUAL_HALF_LIFE_US = 50_000  # some units long
+
 Kind = tuple[TenantId, ModelName]  # requests of one kind are alike: same service, same QoS, as a rule
 
 
@@ -93,6 +95,8 @@ class Ledger:
     idle: list[CoreId] = field(init=False)  # in the machine's order, lowest first
     _order: dict[CoreId, int] = field(init=False)
     _next_lease: int = 0
+    _usual_per_s: float = 0.0
+    _usual_at_us: int = 0
 
     def __post_init__(self) -> None:
         self.idle = list(self.machine.cores)
@@ -116,6 +120,17 @@ class Ledger:
         for core in unit.lease.cores:
             assert core not in self.idle, f"lease {unit.lease.id} returns core {core}, which was idle"
             insort(self.idle, core, key=self._order.__getitem__)
+
+    def pass_time(self, now_us: int) -> None:
+        """What runs has run until now."""
+        passed_us = now_us - self._usual_at_us
+        if passed_us > 0:
+            self._usual_per_s += (1.0 - 0.5 ** (passed_us / USUAL_HALF_LIFE_US)) * (self.traffic_per_s - self._usual_per_s)
+            self._usual_at_us = now_us
+
+    def expected_per_s(self) -> float:
+        """Bytes a second that a unit is to expect from others: no less than is usual lately, for it will last a while."""
+        return max(self.traffic_per_s, self._usual_per_s)
 
     def correction(self, job: Job, now_us: int) -> float:
         """What to multiply a table's time with to get the expected one."""

@@ -22,6 +22,7 @@ from veltair.core.cores import Crowd, Reserve, fewest_cores, widen
 from veltair.core.fairness import Fairness
 from veltair.core.granularity import LENT_UNIT_US, SeenLately, threshold_us, unit_end
 from veltair.core.interference import pressure_on
+from veltair.core.layers import begun_extra_us
 from veltair.core.plans import Accepted, Refused, UnitPlan
 from veltair.core.policies.protocol import Policy
 from veltair.core.predict import Line, ModelCosts
@@ -184,9 +185,9 @@ class Veltair(Policy):
 
     def _wanted(self, job: Job, costs: ModelCosts, deadline_us: int, pressure: float, ledger: Ledger, now_us: int) -> int:
         """The fewest that surely keep the deadline; those it was put in line with, as long as they are expected to."""
-        first, left_us = job.next_block, deadline_us - now_us
+        first, planned = job.next_block, self._known().planned_cores(job)
+        left_us = deadline_us - now_us - round(begun_extra_us(job, costs, planned, pressure) * ledger.correction(job, now_us))
         wanted, _ = fewest_cores(costs.by_cores(pressure), first, left_us, ledger.sure_correction(job, now_us))
-        planned = self._known().planned_cores(job)
         enough = costs.fastest(planned, pressure).rest_us(first) * ledger.correction(job, now_us) <= left_us
         return min(planned, wanted) if enough else wanted
 
