@@ -18,6 +18,7 @@ import msgspec
 from veltair.bench.contenders import Server, total_per_s
 from veltair.bench.foresee import at_load
 from veltair.bench.largest import LargestLoad, margin, middle, probe_seconds
+from veltair.bench.openloop import NO_ANSWER
 from veltair.bench.outsider import Switch
 from veltair.bench.result import LATENESS_LIMIT_US, PolicyResult
 from veltair.bench.rows import Row
@@ -135,7 +136,9 @@ def _probed(
     result = server.probe(at_load(scenario, load, seconds))
     counted = tuple(t for t, asked in zip(result.tenants, scenario.tenant, strict=True) if not asked.background)
     shares = ", ".join(f"{t.name} {t.in_qos or 0:.1%}" for t in result.tenants)
-    told(f"{scenario.name}, {label}, seed {scenario.seed}, {load:.1f}/s: {shares}")
+    given_up = "; given up" if any(NO_ANSWER in tenant.errors for tenant in result.tenants) else ""
+    late = f"; the generator was late by {result.lateness_p99_us / 1000:.1f} ms" if result.generator_was_late else ""
+    told(f"{scenario.name}, {label}, seed {scenario.seed}, {load:.1f}/s: {shares}{given_up}{late}")
     return margin(replace(result, tenants=counted)), result
 
 
