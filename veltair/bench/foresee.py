@@ -29,12 +29,17 @@ OVERHEAD_US = 300  # of a request, between generator, sockets and lanes, as meas
 
 
 def foreseen(
-    contender: Contender, scenario: Scenario, bundles: Path, cores: int, solo_us: Sequence[float] | None = None
+    contender: Contender,
+    scenario: Scenario,
+    bundles: Path,
+    cores: int,
+    solo_us: Sequence[float] | None = None,
+    seconds: float = SECONDS,
 ) -> float:
-    """Requests a second in all. `solo_us`, per tenant, are a peer's measured times."""
+    """Requests a second in all, each load tried for so many seconds. `solo_us`, per tenant, are a peer's measured times."""
     if contender.policy is None:
         assert solo_us is not None, f"{contender.name} is no policy of ours: its times must be measured"
-        return _largest(scenario, solo_us, cores, lambda load: _queued(load, solo_us, cores))
+        return _largest(scenario, solo_us, cores, seconds, lambda load: _queued(load, solo_us, cores))
     manifests = {name: read_manifest(bundles / name) for name in dict.fromkeys(tenant.model for tenant in scenario.tenant)}
     models = {name: to_model(manifest) for name, manifest in manifests.items()}
     bandwidth = max(manifest.measured.bandwidth_bytes_per_us for manifest in manifests.values())
@@ -48,15 +53,17 @@ def foreseen(
         shares = play(scheduler, timeline_of(load, models, contender.precision)).attainment()
         return min(shares.get(_owner(n), 1.0) - tenant.percentile for n, tenant in enumerate(load.tenant))
 
-    return _largest(scenario, solo, cores, played)
+    return _largest(scenario, solo, cores, seconds, played)
 
 
-def _largest(scenario: Scenario, solo_us: Sequence[float], cores: int, margin: Callable[[Scenario], float]) -> float:
+def _largest(
+    scenario: Scenario, solo_us: Sequence[float], cores: int, seconds: float, margin: Callable[[Scenario], float]
+) -> float:
     rates = [tenant.rate_per_s for tenant in scenario.tenant]
     work_us = sum(rate * us for rate, us in zip(rates, solo_us, strict=True)) / sum(rates)
     low, high = (math.log(share * cores * 1e6 / work_us) for share in (LEAST, MOST))
     for _ in range(STEPS):
-        load = at_load(scenario, math.exp((low + high) / 2), SECONDS)
+        load = at_load(scenario, math.exp((low + high) / 2), seconds)
         low, high = ((low + high) / 2, high) if margin(load) >= 0 else (low, (low + high) / 2)
     return math.exp((low + high) / 2)
 

@@ -73,6 +73,16 @@ def print_rows(rows: Sequence[Row], *, title: str | None = None, console: Consol
     (console or Console()).print(table)
 
 
+def read_rows(path: Path) -> list[Row]:
+    """Those that an earlier run wrote; none where it wrote none. Raises ConfigError for a file that holds no rows."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=list[Row])
+    except FileNotFoundError:
+        return []
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{path} holds no rows of a benchmark ({error}): remove it or name another file") from error
+
+
 def _spread(share: float) -> str:
     """Whole percents, or two digits of less: a cosine's spread would be none otherwise."""
     percent = 100 * share

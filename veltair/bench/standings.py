@@ -12,6 +12,7 @@ from veltair.bench.rows import Row
 from veltair.bench.tournament import LATENESS, LOAD, OURS, OVER_PEER
 
 ALONE = " alone, "
+BY_TABLES = "load by tables"
 
 
 def mixes_in(rows: Sequence[Row]) -> list[str]:
@@ -22,7 +23,7 @@ def print_standings(rows: Sequence[Row], console: Console) -> None:
     table = Table(title="Largest load (requests/s) at which every tenant keeps its share in QoS", title_justify="left")
     for heading in ("mix", "contender"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("load /s", "spread", "over fcfs", "over the best peer"):
+    for heading in ("load /s", "spread", "by tables", "over fcfs", "over the best peer"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("generator late", justify="right")
     by_metric = {(row.case, row.metric): row for row in rows}
@@ -30,12 +31,13 @@ def print_standings(rows: Sequence[Row], console: Console) -> None:
     for number, row in enumerate(loads):
         mix, _, label = row.case.partition(", ")
         is_last = number + 1 == len(loads) or loads[number + 1].case.partition(", ")[0] != mix
-        late = by_metric.get((row.case, LATENESS))
+        late, told = by_metric.get((row.case, LATENESS)), by_metric.get((row.case, BY_TABLES))
         table.add_row(
             mix,
             escape(label),
             "-" if row.value is None else f"{row.value:.1f}",
             "" if row.spread is None else f"±{row.spread:.0%}",
+            "" if told is None or told.value is None else f"{told.value:.1f}",
             _ratio(row),
             _ratio(by_metric.get((row.case, OVER_PEER))),
             "" if late is None or late.value is None else f"{late.value:.2f} ms",
