@@ -311,7 +311,9 @@ class _Directory:
     def _health_now(self, request_id: str) -> Health:
         state = "draining" if self._draining else self._engine.state
         known = self._health if state == "serving" else EngineHealth("", state)
-        engine = replace(known, endpoint=self._engine.endpoint, state=state, restarts=self._engine.restarts, pid=self._engine.pid)
+        engine = msgspec.structs.replace(
+            known, endpoint=self._engine.endpoint, state=state, restarts=self._engine.restarts, pid=self._engine.pid
+        )
         whole = "degraded" if state == "down" or (state == "starting" and self._engine.restarts) else state
         return Health(request_id, whole, version("veltair"), self._ready.policy, (engine,), self._ready.notes, self._ready.log)
 
