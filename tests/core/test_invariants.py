@@ -85,7 +85,10 @@ class Judge:
         leased = [core for dispatch in self.leases.values() for core in dispatch.lease.cores]
         assert len(leased) == len(set(leased)), "a core is leased twice"
         assert set(leased) <= self.all_cores
-        assert self.core.idle_cores == len(self.all_cores) - len(leased), "leased and idle are not all"
+        others = self.core.withheld
+        assert self.core.idle_cores == len(self.all_cores - set(leased) - others), "leased, idle and withheld are not all"
+        assert others < self.all_cores, "no core is left"
+        assert not others or make_policy(self.core.policy).withholds
         assert self.core.running == len(self.leases)
         waiting = self.waiting()
         assert self.core.waiting == len({self.carrier.get(request, request) for request in waiting})
@@ -105,6 +108,7 @@ class Judge:
         assert unit.predicted_us > 0
         assert 0.0 <= unit.pressure <= 1.0
         assert unit.reason
+        assert self.core.withheld.isdisjoint(unit.lease.cores), "a unit starts where an outsider is"
         members = (unit.request_id, *unit.riders)
         if unit.first_block == 0:
             for member in members:
@@ -138,7 +142,7 @@ at_us = st.integers(0, 60_000)
 qos_us = st.sampled_from([-2_000, 3_000, 8_000, 20_000, 60_000]) | st.integers(0, 60_000)
 stray_events = st.one_of(
     st.builds(RequestCancelled, st.integers(0, 30).map(lambda i: RequestId(f"r{i}"))),
-    st.builds(PressureChanged, st.floats(0, 1)),
+    st.builds(PressureChanged, st.floats(0, 1), st.lists(st.integers(0, 16).map(CoreId), max_size=8, unique=True).map(tuple)),
     st.builds(ModelUnloaded, names),
     st.builds(ModelLoaded, st.sampled_from(MODELS)),
 )
@@ -194,7 +198,7 @@ def test_every_request_is_answered_once_and_every_core_accounted_for(
     drain: list[tuple[int, Event]] = [] if drain_at is None else [(drain_at, DrainStarted())]
     run = play(core, timeline(asked, strays + drain, cores), run_unit=world(factors, fails), watch=judge)
     assert sorted(o.request.id for o in run.outcomes) == sorted(f"r{i}" for i in range(sum(crowd[-1] for crowd in asked)))
-    assert (core.waiting, core.running, core.idle_cores) == (0, 0, cores)
+    assert (core.waiting, core.running, core.idle_cores) == (0, 0, cores - len(core.withheld))
     assert core.drained == (drain_at is not None)
 
 

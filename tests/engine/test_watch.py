@@ -21,7 +21,7 @@ from veltair.engine.stage import Stage
 from veltair.engine.watch import Watch
 from veltair.errors import EngineFailed, SourceUnavailable
 from veltair.interference.sampler import Sampler
-from veltair.interference.sources import Own, Pressed, Reading
+from veltair.interference.sources import Own, Pressed, Reading, Used
 from veltair.interference.sources.choose import OPEN, Surroundings, open_groups
 from veltair.observe import records
 from veltair.wire.frames import tensor_headers
@@ -41,6 +41,7 @@ class Outsider:
 
     def __init__(self) -> None:
         self.pressure = 0.0
+        self.uses: Used | None = None  # in place of the pressure
         self.heard: list[Own] = []
         self.read_often = threading.Event()
 
@@ -48,25 +49,26 @@ class Outsider:
         self.heard.append(own)
         if len(self.heard) >= 3:
             self.read_often.set()
-        return Pressed(now_us, self.pressure, 0.05)
+        return self.uses or Pressed(now_us, self.pressure, 0.05)
 
     def close(self) -> None:
         """Nothing is held."""
 
 
 class Engine:
-    """A stage on one core, watched when told to, on a clock of its own."""
+    """A stage on one core or more, watched when told to, on a clock of its own."""
 
-    def __init__(self, program: Program, outsider: Any) -> None:
+    def __init__(self, program: Program, outsider: Any, cores: int = 1) -> None:
         self.now_us = 1_000
         self.log: list[records.Record] = []
         self.answered = threading.Semaphore(0)
         self.errors: list[Exception] = []
         self.rings = 0
-        scheduler = Scheduler(Machine((CoreId(0),), BANDWIDTH), make_policy("veltair"))
+        ours = tuple(map(CoreId, range(cores)))
+        scheduler = Scheduler(Machine(ours, BANDWIDTH), make_policy("veltair"))
         scheduler.handle(ModelLoaded(program.bundle.model), 0)
         clock = lambda: self.now_us  # noqa: E731 - the test moves it
-        self.stage = Stage(scheduler, [CoreId(0)], clock, self._took, self.log.append, self.errors.append, self._rang)
+        self.stage = Stage(scheduler, ours, clock, self._took, self.log.append, self.errors.append, self._rang)
         openers = {**OPEN, "probe": lambda here: outsider}
         sampler = Sampler(open_groups("probe", Surroundings(BANDWIDTH), openers))
         self.watch = Watch(sampler, self.stage, {program: program.bundle.model}, clock, BANDWIDTH, self.errors.append)
@@ -137,6 +139,21 @@ def test_an_outsider_reaches_the_scheduler_and_goes_again(engine: Engine, outsid
     engine.ask("w3")
     assert engine.told() == [0.75, 0.0]
     assert engine.dispatched_at() == [0.0, 0.75, 0.0]
+
+
+def test_units_keep_off_the_cpu_that_it_holds(program: Program, outsider: Outsider) -> None:
+    engine = Engine(program, outsider, cores=2)
+    engine.ask("w1")
+    outsider.uses = Used(0, 1.0, {CoreId(0): 0.9, CoreId(1): 0.1})
+    engine.look()
+    engine.ask("w2")
+    assert engine.watch.health().held == (0,)
+    outsider.uses = Used(0, 0.0)
+    engine.look()
+    engine.ask("w3")
+    assert [record.held for record in engine.log if isinstance(record, records.PressureTold)] == [(0,), ()]
+    assert [record.cores for record in engine.log if isinstance(record, records.Dispatched)] == [(0,), (1,), (0,)]
+    assert engine.errors == []
 
 
 def test_predictions_rise_with_it(engine: Engine, outsider: Outsider) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from veltair.core.values import CoreId
 from veltair.errors import SourceUnavailable
 from veltair.interference.sampler import BAND, NOISE, NOTHING, Estimate, Hysteresis, Sampler
 from veltair.interference.sources import Own, Pressed, Reading, Used
@@ -73,7 +74,7 @@ def used(cores: float) -> Used:
 def looks(of: Sampler, count: int, own: Own = OWN) -> list[float]:
     """What is told in so many looks."""
     told = (of.sample(look * LOOK_US, own) for look in range(1, count + 1))
-    return [pressure for pressure in told if pressure is not None]
+    return [outside.pressure for outside in told if outside is not None]
 
 
 class Hosted:
@@ -112,7 +113,7 @@ class Hosted:
             own = Own(int(self._own_us * 1000), 0.2 * self._ours, int(self._chance.random() < self._idle))
             told = self.sampler.sample(self.now_us, own)
             if told is not None:
-                yield told
+                yield told.pressure
 
 
 def switches(host: Hosted, chance: random.Random, count: int) -> list[int]:
@@ -234,6 +235,47 @@ def test_when_the_last_source_has_gone_nothing_is_claimed_any_more() -> None:
     assert looks(told, 5) == [0.5]
     assert looks(told, 20) == [0.0]
     assert told.sources == ()
+
+
+def held(*readings: Used | SourceUnavailable) -> list[tuple[int, ...]]:
+    """Whom the scheduler thinks others hold after each reading of the run queue."""
+    told = sampler(runqueue=Says("runqueue", *readings))
+    last: tuple[int, ...] = ()
+    found = []
+    for look in range(1, len(readings) + 1):
+        outside = told.sample(look * LOOK_US, OWN)
+        last = last if outside is None else outside.held
+        found.append(last)
+    return found
+
+
+def on(cores: float, *shares: float) -> Used:
+    return Used(0, cores, {CoreId(cpu): share for cpu, share in enumerate(shares)})
+
+
+def test_others_hold_as_many_cpus_as_they_use_those_that_they_have_most_of() -> None:
+    assert held(on(0.4, 0.1, 0.3)) == [()]
+    assert held(on(1.0, 0.2, 0.8)) == [(1,)]
+    assert held(on(1.0, 0.5, 0.5)) == [(0,)]
+    assert held(on(2.1, 0.6, 0.1, 0.9, 0.5)) == [(2, 0)]
+
+
+def test_beside_us_they_may_get_but_half_of_a_cpu() -> None:
+    assert held(on(0.5, 0.0, 0.5)) == [(1,)]
+
+
+def test_a_cpu_is_held_until_they_have_left_it_though_they_may_use_another_more_for_a_moment() -> None:
+    assert held(on(1.0, 0.0, 1.0), on(1.0, 0.6, 0.4), on(0.4, 0.1, 0.3), on(1.0, 0.9, 0.1)) == [(1,), (1,), (1,), (0,)]
+    assert held(on(1.0, 0.0, 1.0), on(0.2, 0.0, 0.2)) == [(1,), ()]
+
+
+def test_shares_that_swing_about_a_threshold_do_not_make_it_swing() -> None:
+    swinging = [on(1.0 - 0.2 * (look % 2), 0.0, 0.35 + 0.1 * (look % 2)) for look in range(20)]
+    assert held(on(1.0, 0.0, 1.0), *swinging) == [(1,)] * 21
+
+
+def test_when_nobody_tells_any_more_who_is_where_no_cpu_is_held() -> None:
+    assert held(on(1.0, 0.0, 1.0), SourceUnavailable("gone")) == [(1,), ()]
 
 
 def test_it_knows_when_nobody_else_is_seen() -> None:

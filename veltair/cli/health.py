@@ -55,5 +55,7 @@ def health(endpoint: str, timeout_ms: float, as_json: bool) -> None:
 
 def _outside(outside: OutsideHealth) -> str:
     known = f"pressure {outside.pressure:.2f} ±{outside.error:.2f}, {outside.cores:.1f} cores"
+    if outside.held:
+        known += f", hold {', '.join(f'CPU {core}' for core in outside.held)}"
     refused = "".join(f"\n  not {refusal}" for refusal in outside.refused)
     return f"other processes: {known}, by {', '.join(outside.sources)}; {outside.discarded} readings discarded{refused}"

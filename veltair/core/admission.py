@@ -36,7 +36,7 @@ class Admission:
     def __init__(self, cores: int) -> None:
         self.backlog = Backlog(cores)
         self._in_flight = InFlight()
-        self._running: dict[Job, Rank] = {}
+        self._running: dict[Job, Entry] = {}  # also those that are on withheld cores alone, which are not in flight above
         self._waiting: dict[Job, Entry] = {}
         self._accepted: Entry | None = None  # the last one, as it was judged
 
@@ -53,8 +53,8 @@ class Admission:
             self.backlog.remove(self._waiting.pop(member).rank)
         costs = job.costs if not plan.riders else job.costs.batches[1 + len(plan.riders)]
         rest_us = round(costs.fastest(cores, plan.pressure).rest_us(plan.end_block) * ledger.cautious_correction(job, now_us))
-        self._running[job] = rank = rank_of(job)
-        self._in_flight.add(Entry(rank, rest_us, cores, now_us + plan.predicted_us, job))
+        self._running[job] = entry = Entry(rank_of(job), rest_us, cores, now_us + plan.predicted_us, job)
+        self._in_flight.add(entry)
 
     def waits(self, job: Job) -> bool:
         return job in self._waiting
@@ -65,14 +65,30 @@ class Admission:
 
     def end(self, job: Job) -> None:
         """Its unit is over, and its cores are idle again."""
-        self._in_flight.remove(self._running.pop(job))
+        self._in_flight.remove(self._running.pop(job).rank)
 
     def leave(self, job: Job) -> None:
         entry = self._waiting.pop(job, None)
         if entry is not None:
             self.backlog.remove(entry.rank)
         elif job in self._running:  # its unit keeps the cores, but nothing follows
-            self._in_flight.add(self._in_flight.remove(self._running[job])._replace(us=0))
+            self._running[job] = over = self._running[job]._replace(us=0)
+            seen = self._in_flight.remove(over.rank)
+            if seen is not None:
+                self._in_flight.add(over._replace(cores=seen.cores))
+
+    def cores_changed(self, ledger: Ledger, now_us: int) -> None:
+        """All is put in line anew on the cores that there are now; units in flight on others bring none back."""
+        self._accepted = None
+        self.backlog, self._in_flight = Backlog(ledger.cores), InFlight()
+        for job in self._waiting:
+            self._waiting[job] = entry = _entry(job, job.next_block, rank_of(job), now_us, ledger)
+            self.backlog.add(entry)
+        for job, entry in self._running.items():
+            assert job.unit is not None, f"{job.request.id} runs without a unit"
+            cores = sum(core not in ledger.withheld for core in job.unit.lease.cores)
+            if cores:
+                self._in_flight.add(entry._replace(cores=cores))
 
     def judge(self, job: Job, ledger: Ledger, now_us: int, guest: Guest | None) -> Accepted | Refused:
         """A refusal's deadline holds if asked again now. It has none where whoever is starved must wait for what was accepted."""
@@ -200,7 +216,7 @@ def _place(guest: Job, new: Job, ledger: Ledger, now_us: int) -> Entry | None:
 
 def quickest_us(job: Job, ledger: Ledger, now_us: int) -> int:
     """What it would take on all the cores it likes, with none of ours beside it."""
-    _, us = fewest_cores(job.costs.by_cores(ledger.outside_pressure), 0, 0, 1.0)
+    _, us = fewest_cores(job.costs.by_cores(ledger.outside_pressure), 0, 0, 1.0, ledger.cores)
     return round(us * ledger.cautious_correction(job, now_us))
 
 
@@ -212,7 +228,7 @@ def _entry(job: Job, block: int, rank: Rank, now_us: int, ledger: Ledger, start_
     correction = ledger.cautious_correction(job, now_us)
     ready_us = max(now_us, job.ready_us)
     budget_us = rank[1] - max(ready_us, start_us)
-    cores, us = fewest_cores(job.costs.by_cores(pressure_on(ledger)), block, budget_us, correction)
+    cores, us = fewest_cores(job.costs.by_cores(pressure_on(ledger)), block, budget_us, correction, ledger.cores)
     return Entry(rank, round(us * correction), cores, ready_us, job)
 
 

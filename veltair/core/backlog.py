@@ -217,10 +217,12 @@ class InFlight:
         self._rests_us[i:i] = [entry.us] * cores
         self._entries[i:i] = [entry] * cores
 
-    def remove(self, rank: Rank) -> Entry:
+    def remove(self, rank: Rank) -> Entry | None:
+        """None, where it holds none of the cores that count."""
         i = bisect_left(self._ranks, rank)
+        if i == len(self._ranks) or self._ranks[i] != rank:
+            return None
         entry = self._entries[i]
-        assert entry.rank == rank, f"nothing of rank {rank} is in flight"
         for column in (self._ranks, self._ends_us, self._done_us, self._rests_us, self._entries):
             del column[i : i + entry.cores]
         return entry

@@ -25,7 +25,7 @@ def riders_for(
         if fits is None:
             continue
         cores, us = fits
-        if cores * us <= WORTH * count * _core_us(job.costs, pressure, budget_us, correction) and bears(riders, cores, us):
+        if cores * us <= WORTH * count * _core_us(job.costs, pressure, budget_us, correction, idle) and bears(riders, cores, us):
             return riders
     return ()
 
@@ -36,6 +36,6 @@ def _fewest_of(costs: ModelCosts, pressure: float, budget_us: float, idle: int) 
     return next(((cores, us) for cores, us in lines if us <= budget_us), None)
 
 
-def _core_us(costs: ModelCosts, pressure: float, budget_us: int, correction: float) -> int:
-    cores, us = fewest_cores(costs.by_cores(pressure), 0, budget_us, correction)
+def _core_us(costs: ModelCosts, pressure: float, budget_us: int, correction: float, idle: int) -> int:
+    cores, us = fewest_cores(costs.by_cores(pressure), 0, budget_us, correction, idle)
     return cores * us

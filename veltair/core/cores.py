@@ -6,6 +6,7 @@ were measured are considered, and wider must prove itself.
 
 from dataclasses import dataclass
 from math import floor
+from sys import maxsize
 
 from veltair.core.predict import LinesByCores, ModelCosts
 from veltair.core.state import Job
@@ -17,9 +18,12 @@ SHARERS = 2  # of what is spare at most a half for one of them: never any of two
 SELDOM = 0.05  # of the cores busy: nobody else is about
 
 
-def fewest_cores(lines: LinesByCores, first_block: int, budget_us: float, correction: float) -> tuple[int, int]:
-    """The fewest that end the rest within `budget_us`, and its uncorrected time; if none do, those that end it soonest."""
-    return lines.fewest(first_block, budget_us / correction)
+def fewest_cores(
+    lines: LinesByCores, first_block: int, budget_us: float, correction: float, at_most: int = maxsize
+) -> tuple[int, int]:
+    """The fewest that end the rest within `budget_us`, and its uncorrected time; if none of up to `at_most` (which hold the
+    narrowest) do, those of them that end it soonest."""
+    return lines.fewest(first_block, budget_us / correction, at_most)
 
 
 def widen(costs: ModelCosts, first_block: int, cores: int, at_most: int, pressure: float) -> int:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from veltair.core.values import LeaseId, Model, ModelName, Request, RequestId
+from veltair.core.values import CoreId, LeaseId, Model, ModelName, Request, RequestId
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,10 @@ class UnitFailed:
 
 @dataclass(frozen=True, slots=True)
 class PressureChanged:
-    """Pressure by processes that are not ours, 0..1."""
+    """By processes that are not ours: how hard they press, 0..1, and which cores they hold, the most occupied first."""
 
     pressure: float
+    held: tuple[CoreId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

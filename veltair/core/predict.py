@@ -42,10 +42,13 @@ class LinesByCores:
     def __iter__(self) -> Iterator[tuple[int, Line]]:
         return iter(self._lines)
 
-    def fewest(self, first_block: int, budget_us: float) -> tuple[int, int]:
-        """The fewest cores that end the rest within `budget_us`, and its time; if none do, those that end it soonest."""
+    def fewest(self, first_block: int, budget_us: float, at_most: int) -> tuple[int, int]:
+        """The fewest cores that end the rest within `budget_us`, and its time; if none of up to `at_most` (which hold the
+        narrowest) do, those of them that end it soonest."""
         cores, negated_us = self.front(first_block)
-        i = min(bisect_left(negated_us, -budget_us), len(cores) - 1)
+        i = bisect_left(negated_us, -budget_us)
+        if i == len(cores) or cores[i] > at_most:
+            i = bisect_right(cores, at_most) - 1
         return cores[i], -negated_us[i]
 
     def within(self, first_block: int, at_most: int) -> int:

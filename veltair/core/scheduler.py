@@ -21,11 +21,12 @@ its unit ended, and it goes on with its next block later.
        └──▶ dropped  (hopeless, cancelled)  └─────▶ dropped, its cores still busy   (cancelled)
 
 Invariants, each proved by a property test over random events
-- No core is leased twice; leased and idle cores together are all cores.
+- No core is leased twice; leased, idle and withheld cores together are all cores.
 - An accepted request is answered by exactly one Complete or Drop, a refused one by exactly one Refuse.
 - No unit starts for a request that was answered or cancelled.
 - Work-conserving (where the policy is): after `handle`, no job waits that could run on the idle cores, unless one keeps them
   for the moment until there are as many as it was promised.
+- No unit starts on a core that is withheld, and one core at least never is.
 - No block runs as a variant of a coarser precision than the request's tenant permits, whatever the pressure.
 
 What the shell owes: a request id is not used again while it is under way; each lease it was given ends in exactly one
@@ -56,7 +57,7 @@ from veltair.core.predict import CostsOf, costs_by_precision
 from veltair.core.promises import Promises
 from veltair.core.residency import Residency
 from veltair.core.state import Job, Ledger, Unit
-from veltair.core.values import LeaseId, Machine, ModelName, Request, RequestId
+from veltair.core.values import CoreId, LeaseId, Machine, ModelName, Request, RequestId
 
 
 class Scheduler:
@@ -69,6 +70,7 @@ class Scheduler:
         self._policy = policy
         self._residency = Residency(machine.weights_budget_bytes)
         self._loading: list[Job] = []  # accepted; their weights are on the way
+        self._held: tuple[CoreId, ...] = ()  # by outsiders
         self._draining = False
         self._now_us = 0
         self._wake_us: int | None = None
@@ -94,6 +96,11 @@ class Scheduler:
     @property
     def idle_cores(self) -> int:
         return len(self._ledger.idle)
+
+    @property
+    def withheld(self) -> frozenset[CoreId]:
+        """Cores that nobody gets, since processes that are not ours hold them."""
+        return self._ledger.withheld
 
     @property
     def kept_for(self) -> RequestId | None:
@@ -139,6 +146,7 @@ class Scheduler:
                 costs = self._costs_of(model, len(self._ledger.machine.cores))
                 self._residency.register(model)
                 self._ledger.models[model.name] = costs
+                self._withhold(now_us)
             case ModelUnloaded(name):
                 # Accepted requests were promised an answer: they keep their tables, the shell keeps the weights till then.
                 self._ledger.models.pop(name, None)
@@ -151,10 +159,12 @@ class Scheduler:
                 self._finish(lease_id, measured_us, now_us, actions)
             case UnitFailed(lease_id, message):
                 self._give_up(self._end(lease_id, now_us, actions).job, "engine_failed", message, now_us, actions)
-            case PressureChanged(pressure):
+            case PressureChanged(pressure, held):
                 if not 0.0 <= pressure <= 1.0:  # also catches NaN
                     raise ValueError(f"pressure must be within 0..1, got {pressure}")
                 self._ledger.outside_pressure = pressure
+                self._held = tuple(core for core in held if core in self._ledger.machine.cores)
+                self._withhold(now_us)
             case DrainStarted():
                 self._draining = True
             case WeightsLoaded(name):
@@ -241,7 +251,8 @@ class Scheduler:
         was_adrift = self._ledger.residuals.is_adrift(name)
         first, cores = job.next_block, len(unit.lease.cores)
         by_variant = lambda: job.costs.by_variant_us(unit.variants, first, cores)  # noqa: E731 - asked for now and then
-        self._ledger.residuals.learn(name, unit.table_us, measured_us, now_us, by_variant)
+        if self._ledger.withheld.isdisjoint(unit.lease.cores):  # else it shared a core, which tells nothing of its tables
+            self._ledger.residuals.learn(name, unit.table_us, measured_us, now_us, by_variant)
         if self._ledger.residuals.is_adrift(name) != was_adrift:
             actions.append(Alarm(name, over=was_adrift, ratio=self._ledger.residuals.ratio(name, now_us)))
         if job.closed:
@@ -272,6 +283,22 @@ class Scheduler:
         if unit.job.closed:
             self._release_weights(unit.job, actions)
         return unit
+
+    def _withhold(self, now_us: int) -> None:
+        """A unit on a core that somebody else holds takes twice as long and more, so none is put there while others are left.
+
+        Where outsiders hold all cores none is better than another. What the widest of the models needs is left, too.
+        """
+        ledger = self._ledger
+        if not self._policy.withholds or not (self._held or ledger.withheld):
+            return
+        here = [costs for of in ledger.models.values() for costs in of.values()] + [job.costs for job in ledger.jobs.values()]
+        cores = len(ledger.machine.cores)
+        spare = cores - max((costs.narrowest for costs in here), default=1) if len(self._held) < cores else 0
+        withheld = frozenset(self._held[:spare])
+        if withheld != ledger.withheld:
+            ledger.withhold(withheld)
+            self._policy.cores_changed(ledger, now_us)
 
     def _wait(self, job: Job, now_us: int, after: Unit | None) -> None:
         self._ledger.waiting += 1

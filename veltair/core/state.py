@@ -92,13 +92,16 @@ class Ledger:
     outside_pressure: float = 0.0
     traffic_per_s: int = 0  # of all units in flight, in bytes
     waiting: int = 0  # jobs that wait for cores; a batch is one
-    idle: list[CoreId] = field(init=False)  # in the machine's order, lowest first
+    cores: int = field(init=False)  # that may be leased
+    withheld: frozenset[CoreId] = frozenset()  # those that may not, since outsiders hold them
+    idle: list[CoreId] = field(init=False)  # of those that may be, in the machine's order, lowest first
     _order: dict[CoreId, int] = field(init=False)
     _next_lease: int = 0
     _usual_per_s: float = 0.0
     _usual_at_us: int = 0
 
     def __post_init__(self) -> None:
+        self.cores = len(self.machine.cores)
         self.idle = list(self.machine.cores)
         self._order = {core: i for i, core in enumerate(self.machine.cores)}
 
@@ -119,7 +122,14 @@ class Ledger:
         self.traffic_per_s -= unit.traffic_per_s
         for core in unit.lease.cores:
             assert core not in self.idle, f"lease {unit.lease.id} returns core {core}, which was idle"
-            insort(self.idle, core, key=self._order.__getitem__)
+            if core not in self.withheld:
+                insort(self.idle, core, key=self._order.__getitem__)
+
+    def withhold(self, cores: frozenset[CoreId]) -> None:
+        """Lease these to nobody from now on, and all others again. Units that run on some of them go on."""
+        leased = {core for unit in self.units.values() for core in unit.lease.cores}
+        self.withheld, self.cores = cores, len(self.machine.cores) - len(cores)
+        self.idle = [core for core in self.machine.cores if core not in cores and core not in leased]
 
     def pass_time(self, now_us: int) -> None:
         """What runs has run until now."""

@@ -197,8 +197,8 @@ class Stage:
         """The pressure of processes that are not ours has changed."""
         with self._lock:
             now_us = self._clock()
-            self._log(records.PressureTold(now_us, outside.pressure, outside.error, outside.cores))
-            deeds = self._decide(PressureChanged(outside.pressure), now_us)
+            self._log(records.PressureTold(now_us, outside.pressure, outside.error, outside.cores, outside.held))
+            deeds = self._decide(PressureChanged(outside.pressure, outside.held), now_us)
             deeds.ring = self._wakes_sooner()
         self._do(deeds)
 

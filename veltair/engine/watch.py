@@ -65,9 +65,10 @@ class Watch(threading.Thread):
             [self._compared(unit) for unit in self._stage.take_ended()[-MOST_UNITS:] if unit.decided_us >= self._told_us],
             self._sampler.alone,
         )
-        if self._sampler.sample(now_us, own) is not None:
+        outside = self._sampler.sample(now_us, own)
+        if outside is not None:
             self._told_us = now_us
-            self._stage.feel(self._sampler.outside)
+            self._stage.feel(outside)
 
     def close(self) -> None:
         self._closing.set()
@@ -76,7 +77,8 @@ class Watch(threading.Thread):
 
     def health(self) -> OutsideHealth:
         sampler, outside = self._sampler, self._sampler.outside
-        return OutsideHealth(outside.pressure, outside.error, outside.cores, sampler.sources, sampler.refused, sampler.discarded)
+        told = outside.pressure, outside.error, outside.cores
+        return OutsideHealth(*told, sampler.sources, sampler.refused, sampler.discarded, outside.held)
 
     def _pressure_of(self, task: Task) -> float:
         dispatch = task.dispatch

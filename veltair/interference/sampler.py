@@ -1,4 +1,4 @@
-"""From what sources say to what the scheduler is told: one number, followed quickly and changed seldom.
+"""From what sources say to what the scheduler is told: how hard others press, followed quickly and changed seldom, and where.
 
 `Estimate` follows the pressure of outsiders as a Kalman filter does. Who measures the memory path pulls it towards what was
 measured, the more the surer. Who sees only CPU use moves it when that use makes a step: others who begin on another core press
@@ -8,13 +8,17 @@ measured; of those who end, their part is gone at once. Between measurements it 
 `Hysteresis` stands between estimate and scheduler. It rises sooner than it falls, and never swings: while the truth is constant
 and estimates scatter by no more than NOISE, it speaks at most once. (What is told is within half a step of an estimate, hence
 within NOISE and half a step of all others, which is less than BAND. And from NOTHING on no estimate is above BAND.)
+
+`Holding` tells which CPUs others are on.
 """
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import floor
 
+from veltair.core.values import CoreId
 from veltair.errors import SourceUnavailable
 from veltair.interference.sources import UNSURE, Own, Pressed, Used
 from veltair.interference.sources.choose import Group
@@ -30,6 +34,9 @@ NOTHING, NOISE, BAND = STEP, 2 * STEP, 3 * STEP
 RISE, FALL = 2, 3  # estimates in a row beyond the band before it is told
 STAYS = 2 * FALL  # in a row below NOTHING, until what little was told is taken back
 
+HOLDS, LEAVES = 0.4, 0.2  # of a CPU's time, from which on others hold it, and until when; beside us they may get but half of it
+COMING, STAYING = 0.5, 0.75  # what others use in all counts as so many CPUs, rounded; a little less keeps them
+
 _logger = logging.getLogger(__name__)
 
 
@@ -40,6 +47,7 @@ class Outside:
     pressure: float = 0.0  # 0..1
     error: float = UNSURE  # one standard deviation
     cores: float = 0.0  # that they use
+    held: tuple[CoreId, ...] = ()  # CPUs that they have most of
 
 
 class Estimate:
@@ -115,6 +123,20 @@ class Hysteresis:
         return self.told
 
 
+class Holding:
+    """Which CPUs others hold: as many as they use in all, those that they have most of; each until they have left it."""
+
+    def __init__(self) -> None:
+        self.held: tuple[CoreId, ...] = ()
+
+    def tell(self, cores: float, of_each: Mapping[CoreId, float]) -> None:
+        """They use so much in all, and such shares of each CPU's time. Whoever came first to be held stays first."""
+        still = [core for core in self.held if of_each.get(core, 0.0) >= LEAVES][: floor(cores + STAYING)]
+        fresh = [core for core in of_each if core not in still and of_each[core] >= HOLDS]
+        fresh.sort(key=lambda core: -of_each[core])
+        self.held = tuple(still + fresh[: max(0, floor(cores + COMING) - len(still))])
+
+
 class Sampler:
     """Reads its sources when told to; opens no clock of its own. Not for several threads at once."""
 
@@ -122,6 +144,7 @@ class Sampler:
         self._groups = groups
         self._estimate = Estimate()
         self._hysteresis = Hysteresis()
+        self._holding = Holding()
         self.outside = Outside()
 
     @property
@@ -149,14 +172,16 @@ class Sampler:
         """Nobody else is seen: what our own units take now is what they take."""
         return self.outside.pressure == 0.0 and self.outside.cores == 0.0
 
-    def sample(self, now_us: int, own: Own) -> float | None:
-        """Read all; what the scheduler is to be told, 0..1, or None where that has not changed."""
+    def sample(self, now_us: int, own: Own) -> Outside | None:
+        """Read all; what the scheduler is to be told, or None where that has not changed."""
         cores: float | None = None
+        of_each: Mapping[CoreId, float] = {}
         pressed: list[Pressed] = []
         for group in self._groups:
             match self._read(group, now_us, own):
-                case Used(_, more):
+                case Used(_, more, each):
                     cores = (cores or 0.0) + more
+                    of_each = each or of_each
                 case Pressed() as reading:
                     pressed.append(reading)
                 case None:
@@ -164,11 +189,12 @@ class Sampler:
         self._estimate.passes(now_us)
         if cores is not None:
             self._estimate.used(cores)
+            self._holding.tell(cores, of_each)
         for reading in pressed:
             self._estimate.measured(reading.pressure, reading.error)
-        told = self._hysteresis.tell(self._estimate.pressure)
-        self.outside = Outside(self._hysteresis.told, self._estimate.error, self._estimate.cores)
-        return told
+        changed = self._hysteresis.tell(self._estimate.pressure) is not None or self._holding.held != self.outside.held
+        self.outside = Outside(self._hysteresis.told, self._estimate.error, self._estimate.cores, self._holding.held)
+        return self.outside if changed else None
 
     def close(self) -> None:
         for group in self._groups:
@@ -183,7 +209,7 @@ class Sampler:
         except SourceUnavailable as gone:
             name = group.source.name
             group.lost(gone)
-            self._estimate = Estimate()
+            self._estimate, self._holding = Estimate(), Holding()
             _logger.warning(
                 "source %s of pressure is gone: %s; reading %s from now on",
                 name, gone, group.source.name if group.source is not None else "what is left",

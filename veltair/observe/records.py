@@ -153,6 +153,7 @@ class PressureTold(msgspec.Struct, frozen=True, tag="pressure"):
     pressure: float  # 0..1
     error: float = 0.0  # one standard deviation
     cores: float = 0.0  # of CPU time that they use
+    held: tuple[int, ...] = ()  # CPUs they have most of
 
 
 class Drifted(msgspec.Struct, frozen=True, tag="drifted"):

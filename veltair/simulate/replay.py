@@ -23,7 +23,7 @@ from veltair.core.events import (
 )
 from veltair.core.policies import make_policy
 from veltair.core.scheduler import Scheduler
-from veltair.core.values import LeaseId, ModelName, Request, RequestId, TenantId
+from veltair.core.values import CoreId, LeaseId, ModelName, Request, RequestId, TenantId
 from veltair.errors import LogError
 from veltair.observe import records
 from veltair.observe.read import Run
@@ -111,7 +111,7 @@ def _facts(log: Sequence[records.Record]) -> Iterator[tuple[int, Event, list[_De
             case records.WeightsLoaded():
                 following = record.at_us, WeightsLoaded(ModelName(record.model))
             case records.PressureTold():
-                following = record.at_us, PressureChanged(record.pressure)
+                following = record.at_us, PressureChanged(record.pressure, tuple(map(CoreId, record.held)))
             case records.Dropped() if record.code not in OF_THE_CORE:
                 break  # the engine gave up: nothing was decided any more
             case records.Dropped() if record.code == "cancelled":

@@ -45,8 +45,8 @@ class StepRecords:
                 yield records.Finished(now_us, lease_id, request_id, now_us - since_us, failed=message)
             case WeightsLoaded(name):
                 yield records.WeightsLoaded(now_us, name)
-            case PressureChanged(pressure):
-                yield records.PressureTold(now_us, pressure)
+            case PressureChanged(pressure, held):
+                yield records.PressureTold(now_us, pressure, held=held)
             case TimerFired():
                 yield records.Woken(now_us)
             case DrainStarted():

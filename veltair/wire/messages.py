@@ -104,6 +104,7 @@ class OutsideHealth(msgspec.Struct, frozen=True):
     sources: tuple[str, ...]  # that are read, first those that measure the memory path; none: nobody looks
     refused: tuple[str, ...] = ()  # those that would have been better, and why not
     discarded: int = 0  # readings that could not be true
+    held: tuple[int, ...] = ()  # CPUs that they have most of
 
 
 class EngineHealth(msgspec.Struct, frozen=True):

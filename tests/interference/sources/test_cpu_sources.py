@@ -46,6 +46,32 @@ def test_what_others_use_is_what_is_neither_idle_nor_ours(tmp_path: Path, others
     assert cores(run(source, tmp_path, 10, others=others, ours=ours)) == pytest.approx(others, abs=0.25)
 
 
+def test_which_cpus_others_are_on_is_told_where_they_use_enough_to_matter(tmp_path: Path) -> None:
+    """Our own threads that compute have a niceness: what CPU 0 does for them is nobody else's."""
+    write_stat(tmp_path, busy_us=10_000)
+    source = RunQueue(tmp_path)
+    for others, expected in ((0.1, {}), (1.0, {0: 0.0, 1: 1.0})):
+        for look in range(20):
+            now_us = 1_000_000 + look * LOOK_US
+            each = [(0, now_us), (round(others * now_us), 0)]
+            write_stat(tmp_path, busy_us=round((1 + others) * now_us), idle_us=round((1 - others) * now_us), each=each)
+            reading = source.read(now_us, own(now_us))
+        assert reading is not None
+        assert reading.of_each == pytest.approx(expected, abs=0.01)
+
+
+def test_of_hundreds_of_cpus_each_is_read(tmp_path: Path) -> None:
+    write_stat(tmp_path, busy_us=10_000, each=[(0, 0)] * 300)
+    source = RunQueue(tmp_path)
+    for look in range(10):
+        now_us = look * LOOK_US
+        each = [(0, 0)] * 299 + [(now_us, 0)]
+        write_stat(tmp_path, busy_us=10_000 + now_us, idle_us=299 * now_us, each=each)
+        reading = source.read(now_us, own())
+    assert reading is not None
+    assert [cpu for cpu, share in reading.of_each.items() if share > 0.5] == [299]
+
+
 def test_a_cpu_that_waits_for_a_disk_or_was_stolen_is_used_by_nobody_here(tmp_path: Path) -> None:
     write_stat(tmp_path, busy_us=10_000)
     source = RunQueue(tmp_path)

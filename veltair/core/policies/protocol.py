@@ -13,6 +13,8 @@ class Policy(Protocol):
     name: str
     # Unless the idle cores are kept for someone, next_unit is never None while a job waits that could run on them.
     work_conserving: bool = True
+    # Whether cores that outsiders hold are kept from it. Whose authors knew of no outsiders gets them as any other.
+    withholds: bool = False
 
     def admit(self, job: Job, ledger: Ledger, now_us: int) -> Accepted | Refused:
         """Judge a newcomer. It does not wait yet."""
@@ -35,6 +37,9 @@ class Policy(Protocol):
     def next_unit(self, ledger: Ledger, now_us: int) -> UnitPlan | None:
         """What to start on the idle cores; at least one core is idle. None: nothing now."""
         ...
+
+    def cores_changed(self, ledger: Ledger, now_us: int) -> None:
+        """Other cores are withheld than before: `ledger.cores` may be leased now."""
 
     def kept_for(self, ledger: Ledger) -> Job | None:
         """Who waits with the idle cores, for a moment, until there are as many as it was promised."""

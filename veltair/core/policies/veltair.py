@@ -33,6 +33,8 @@ ALIKE = 0.75  # a newcomer this long, measured by what the other still needs, ga
 
 
 class Veltair(Policy):
+    withholds = True
+
     def __init__(self, *, adaptive_scheduling: bool = True, adaptive_compilation: bool = True) -> None:
         self.name = "veltair" + ("" if adaptive_compilation else "-as") + ("" if adaptive_scheduling else "-ac")
         self._adapts_units, self._adapts_variants = adaptive_scheduling, adaptive_compilation
@@ -49,8 +51,7 @@ class Veltair(Policy):
 
     def admit(self, job: Job, ledger: Ledger, now_us: int) -> Accepted | Refused:
         if self._admission is None:
-            cores = len(ledger.machine.cores)
-            self._admission, self._fairness = Admission(cores), Fairness(cores)
+            self._admission, self._fairness = Admission(ledger.cores), Fairness(ledger.cores)
         # What nobody could serve tells nothing about who is served, and nobody must keep a place for it.
         counts = max(now_us, job.ready_us) + quickest_us(job, ledger, now_us) < job.deadline_us
         if counts:
@@ -79,6 +80,12 @@ class Veltair(Policy):
             heapq.heapify(self._latest_starts)
         if after is not None:
             self._paused = job, now_us
+
+    def cores_changed(self, ledger: Ledger, now_us: int) -> None:
+        self._reserve.end()
+        if self._admission is not None:
+            self._fairness.cores = ledger.cores
+            self._admission.cores_changed(ledger, now_us)
 
     def end(self, unit: Unit, ledger: Ledger, now_us: int) -> None:
         self._known().end(unit.job)
@@ -187,13 +194,13 @@ class Veltair(Policy):
         """The fewest that surely keep the deadline; those it was put in line with, as long as they are expected to."""
         first, planned = job.next_block, self._known().planned_cores(job)
         left_us = deadline_us - now_us - round(begun_extra_us(job, costs, planned, pressure) * ledger.correction(job, now_us))
-        wanted, _ = fewest_cores(costs.by_cores(pressure), first, left_us, ledger.sure_correction(job, now_us))
+        wanted, _ = fewest_cores(costs.by_cores(pressure), first, left_us, ledger.sure_correction(job, now_us), ledger.cores)
         enough = costs.fastest(planned, pressure).rest_us(first) * ledger.correction(job, now_us) <= left_us
         return min(planned, wanted) if enough else wanted
 
     def _keeps(self, job: Job, narrow: Line, wanted: int, correction: float, ledger: Ledger, now_us: int) -> bool:
         """Whether it rather waits with the idle cores, on which alone it would run as `narrow` and be late."""
-        if wanted > len(ledger.machine.cores) or now_us + narrow.rest_us(job.next_block) * correction <= job.deadline_us:
+        if now_us + narrow.rest_us(job.next_block) * correction <= job.deadline_us:
             return False
         block_us = round(narrow.span_us(job.next_block, job.next_block + 1) * correction)
         return self._reserve.keeps(job, block_us, self._known().free_for_us(wanted, ledger, now_us), now_us)
@@ -209,7 +216,7 @@ class Veltair(Policy):
         rejected: list[Alternative],
     ) -> int:
         """Those it wants, fewer where so many are not idle, more where they would stay so."""
-        idle, machine = len(ledger.idle), len(ledger.machine.cores)
+        idle, machine = len(ledger.idle), ledger.cores
         self._crowd.add(machine - idle)
         cores = costs.by_cores(pressure).within(first, min(wanted, idle))
         if cores < wanted:
@@ -227,10 +234,10 @@ class Veltair(Policy):
         tightest_us = self._seen.tightest_us(job.kind, now_us)
         if tightest_us is not None:
             limits.append((threshold_us(tightest_us), f"requests with {_ms(tightest_us)} slack come lately"))
-        if cores < wanted <= len(ledger.machine.cores):
+        if cores < wanted:
             free_us = self._known().free_for_us(wanted, ledger, now_us)
             limits.append((free_us - now_us, f"{_cores(wanted)} should be idle then"))
-        if cores > wanted and self._crowd.comes(len(ledger.machine.cores)):
+        if cores > wanted and self._crowd.comes(ledger.cores):
             limits.append((LENT_UNIT_US, "cores beyond what it needs are lent for a short time"))
         return min(limits, default=None)
 

@@ -9,9 +9,11 @@ Two kinds of statement are told apart. `perf`, `probing` and `residuals` measure
 with it, since one core may stream at full bandwidth or compute in its registers.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
+
+from veltair.core.values import CoreId
 
 UNSURE = 0.5
 """Standard deviation of a pressure that nobody measured: of others' CPU use it is known, not what they do with it."""
@@ -28,10 +30,11 @@ class Pressed:
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """Others use so much CPU time."""
+    """Others use so much CPU time; and of each CPU, where that is known, such a share of its time."""
 
     at_us: int
     cores: float
+    of_each: Mapping[CoreId, float] = field(default_factory=dict)
 
 
 Reading = Pressed | Used

@@ -1,14 +1,16 @@
-"""The first line of /proc/stat: what all CPUs together did since boot, in hundredths of a second."""
+"""The first lines of /proc/stat: what all CPUs together and each of them did since boot, in hundredths of a second."""
 
 import os
 from pathlib import Path
 from typing import NamedTuple
 
+from veltair.core.values import CoreId
 from veltair.errors import SourceUnavailable
 from veltair.interference.sources.files import KernelFile
 
 TICK_US = 1_000_000 // os.sysconf("SC_CLK_TCK")
 WHOLE_BYTES = 1 << 20  # a line for each of some thousands of CPUs
+LINE_BYTES = 128
 FIELDS = 8  # user nice system idle iowait irq softirq steal
 
 
@@ -16,6 +18,19 @@ class CpuTimes(NamedTuple):
     idle_us: int  # waiting for a disk included
     stolen_us: int  # by the hypervisor, for others
     total_us: int
+    each: bytes = b""  # a line for each CPU, to be read by `ahead_us`
+
+
+def ahead_us(times: CpuTimes) -> dict[CoreId, int]:
+    """Of each CPU, the time that went to somebody before threads at a niceness: to others, the kernel, another machine."""
+    found = {}
+    for line in times.each.splitlines():
+        name, *words = line.split()
+        if not name.startswith(b"cpu") or len(words) < FIELDS:
+            break
+        user, _, system, _, _, irq, softirq, stolen = map(int, words[:FIELDS])
+        found[CoreId(int(name[3:]))] = (user + system + irq + softirq + stolen) * TICK_US
+    return found
 
 
 class CpuTimesFile:
@@ -23,6 +38,7 @@ class CpuTimesFile:
 
     def __init__(self, root: Path) -> None:
         self._file = KernelFile(root / "proc/stat", "choose another source")
+        self.cpus = 0
         try:
             self.cpus = sum(line.startswith(b"cpu") for line in self._file.read(WHOLE_BYTES).splitlines()) - 1
             if self.cpus < 1 or self.read().total_us == 0:
@@ -32,14 +48,15 @@ class CpuTimesFile:
             raise
 
     def read(self) -> CpuTimes:
-        data = self._file.read()
-        words = data[: data.find(b"\n")].split()
+        data = self._file.read(LINE_BYTES * (self.cpus + 1) if self.cpus else WHOLE_BYTES)
+        end = data.find(b"\n")
+        words = data[:end].split()
         try:
             ticks = [int(word) for word in words[1 : 1 + FIELDS]]
             _, _, _, idle, iowait, _, _, stolen = ticks
         except ValueError as error:
             raise self._file.senseless(data) from error
-        return CpuTimes((idle + iowait) * TICK_US, stolen * TICK_US, sum(ticks) * TICK_US)
+        return CpuTimes((idle + iowait) * TICK_US, stolen * TICK_US, sum(ticks) * TICK_US, data[end + 1 :])
 
     def close(self) -> None:
         self._file.close()

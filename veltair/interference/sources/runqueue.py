@@ -3,18 +3,24 @@
 Idle time is counted to the nanosecond whenever a CPU falls asleep, and told in hundredths of a second for all CPUs together,
 so over a window of four of those a reading is off by less than a quarter of a core, however many CPUs there are. Busy time is
 what remains; the kernel's own count of it is made at timer ticks and misses who runs between them.
+
+Whom a CPU serves is told by that count alone, which is good enough to see on which CPUs others are: our threads that compute
+step back by niceness (`turns`), so they are counted apart. Others that do so as well are not seen there.
 """
 
 from collections import deque
 from pathlib import Path
 from typing import NamedTuple
 
+from veltair.core.values import CoreId
 from veltair.errors import SourceUnavailable
 from veltair.host import ROOT
 from veltair.interference.sources import UNSURE, Own, Used
-from veltair.interference.sources.cpu_times import TICK_US, CpuTimes, CpuTimesFile
+from veltair.interference.sources.cpu_times import TICK_US, CpuTimes, CpuTimesFile, ahead_us
 
 WINDOW_US = 4 * TICK_US
+EACH_US = 8 * TICK_US  # of a single CPU: it is there in steps of a tick
+WORTH_TELLING = 0.25  # cores that others use; of each CPU only then
 GAP_US = 1_000_000  # this long without a read: the machine was suspended, or we were; what was before tells nothing
 CHECK_US = 1_000_000
 COUNTS = 0.5  # of the time that has passed, at least, or the file tells of something else than these CPUs
@@ -45,18 +51,23 @@ class RunQueue:
             self.discarded += 1
         self._check(now)
         window.append(now)
-        while len(window) > 1 and window[1].at_us <= now_us - WINDOW_US:
+        while len(window) > 1 and window[1].at_us <= now_us - EACH_US:
             window.popleft()
-        then = window[0]
+        then = next(moment for moment in reversed(window) if moment.at_us <= now_us - WINDOW_US or moment is window[0])
         elapsed_us = now_us - then.at_us
         if elapsed_us < WINDOW_US // 2:
             return None
         idle_us = now.times.idle_us - then.times.idle_us + now.times.stolen_us - then.times.stolen_us
         others_us = self._file.cpus * elapsed_us - idle_us - (now.own_us - then.own_us)
-        return Used(now_us, max(0.0, others_us / elapsed_us))
+        cores = max(0.0, others_us / elapsed_us)
+        return Used(now_us, cores, self._of_each(window[0], now) if cores >= WORTH_TELLING else {})
 
     def close(self) -> None:
         self._file.close()
+
+    def _of_each(self, then: _Moment, now: _Moment) -> dict[CoreId, float]:
+        before_us, elapsed_us = ahead_us(then.times), now.at_us - then.at_us
+        return {core: (us - before_us[core]) / elapsed_us for core, us in ahead_us(now.times).items() if core in before_us}
 
     def _check(self, now: _Moment) -> None:
         """Raises SourceUnavailable where the file counts far less than time passes, as where CPUs were taken away."""
