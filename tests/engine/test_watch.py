@@ -18,7 +18,7 @@ from veltair.engine.flights import Answer
 from veltair.engine.intake import Checked
 from veltair.engine.program import Program
 from veltair.engine.stage import Stage
-from veltair.engine.watch import Watch
+from veltair.engine.watch import LULL_S, PERIOD_S, Watch
 from veltair.errors import EngineFailed, SourceUnavailable
 from veltair.interference.sampler import Sampler
 from veltair.interference.sources import Own, Pressed, Reading, Used
@@ -139,6 +139,19 @@ def test_an_outsider_reaches_the_scheduler_and_goes_again(engine: Engine, outsid
     engine.ask("w3")
     assert engine.told() == [0.75, 0.0]
     assert engine.dispatched_at() == [0.0, 0.75, 0.0]
+
+
+def test_it_looks_less_often_while_nobody_is_about(engine: Engine, outsider: Outsider) -> None:
+    engine.look(3)
+    assert engine.watch.period_s == LULL_S
+    outsider.pressure = 0.75
+    engine.look()
+    assert engine.watch.period_s == PERIOD_S
+    engine.look(5)
+    assert engine.watch.period_s == PERIOD_S
+    outsider.pressure = 0.0
+    engine.look(20)
+    assert engine.watch.period_s == LULL_S
 
 
 def test_units_keep_off_the_cpu_that_it_holds(program: Program, outsider: Outsider) -> None:

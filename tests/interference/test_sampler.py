@@ -12,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from veltair.core.values import CoreId
+from veltair.engine.watch import LULL_S, PERIOD_S
 from veltair.errors import SourceUnavailable
 from veltair.interference.sampler import BAND, NOISE, NOTHING, Estimate, Hysteresis, Sampler
 from veltair.interference.sources import Own, Pressed, Reading, Used
@@ -104,7 +105,8 @@ class Hosted:
     def until(self, end_us: int) -> Iterator[float]:
         """Look on until then; yields what is told."""
         while self.now_us < end_us:
-            look_us = self._chance.randint(LOOK_US, LOOK_US + 5_000)  # a thread wakes a little late
+            period_us = round((LULL_S if self.sampler.settled else PERIOD_S) * 1e6)
+            look_us = self._chance.randint(period_us, period_us + 5_000)  # a thread wakes a little late
             self.now_us += look_us
             self._total_us += 2 * look_us
             self._busy_us += look_us * (self._ours + self.streams)

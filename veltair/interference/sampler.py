@@ -66,6 +66,11 @@ class Estimate:
     def error(self) -> float:
         return math.sqrt(self._variance)
 
+    @property
+    def surprised(self) -> bool:
+        """The last measurement was left aside, until a second one bears it out."""
+        return self._surprise != 0.0
+
     def passes(self, now_us: int) -> None:
         """Time makes it less sure."""
         if self._at_us is not None:
@@ -110,6 +115,11 @@ class Hysteresis:
     def __init__(self) -> None:
         self.told = 0.0
         self._above = self._below = self._near_nothing = 0
+
+    @property
+    def content(self) -> bool:
+        """No estimate in a row speaks against what was told."""
+        return not (self._above or self._below or self._near_nothing)
 
     def tell(self, estimate: float) -> float | None:
         """What to tell now, in steps of the scheduler's tables; None: what was told still holds."""
@@ -171,6 +181,11 @@ class Sampler:
     def alone(self) -> bool:
         """Nobody else is seen: what our own units take now is what they take."""
         return self.outside.pressure == 0.0 and self.outside.cores == 0.0
+
+    @property
+    def settled(self) -> bool:
+        """Nobody else is seen, nor was there a sign of anybody in the last look."""
+        return self.alone and not self._estimate.surprised and self._hysteresis.content
 
     def sample(self, now_us: int, own: Own) -> Outside | None:
         """Read all; what the scheduler is to be told, or None where that has not changed."""
