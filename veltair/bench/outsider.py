@@ -46,8 +46,10 @@ class Turn:
 class Noticed:
     """Microseconds from a switch to the scheduler; None where it was not told before the next switch."""
 
-    rise_us: list[int | None]
+    rise_us: list[int | None]  # of pressure
     fall_us: list[int | None]
+    taken_us: list[int | None]  # of its core: it is somebody else's
+    back_us: list[int | None]
     wrongly: int  # told of somebody while nobody was there
     told_share: float  # of the time that the outsider was on, with a pressure of NOTICED and more
 
@@ -84,18 +86,16 @@ def take_turns(switch: Switch, turns: int, seed: int) -> list[Turn]:
     return taken
 
 
-def noticed(turns: Sequence[Turn], run: Run) -> Noticed:
+def noticed(turns: Sequence[Turn], run: Run, core: int) -> Noticed:
+    """`core` is the outsider's."""
     started_us = round(run.started.wall_time_s * 1e6) - run.started.at_us
-    told = [(started_us + record.at_us, record.pressure) for record in run.records if isinstance(record, PressureTold)]
-    rises, falls, on_us, told_us = [], [], 0, 0
-    for turn in turns:
-        rises.append(_first(told, turn.on_us, turn.off_us, lambda p: p >= NOTICED))
-        high_before = _at(told, turn.off_us) > GONE
-        falls.append(_first(told, turn.off_us, turn.end_us, lambda p: p <= GONE) if high_before else 0)
-        on_us += turn.off_us - turn.on_us
-        told_us += _time_at(told, turn.on_us, turn.off_us)
+    records = [record for record in run.records if isinstance(record, PressureTold)]
+    told = [(started_us + record.at_us, record.pressure) for record in records]
+    held = [(started_us + record.at_us, float(core in record.held)) for record in records]
+    on_us = sum(turn.off_us - turn.on_us for turn in turns)
+    told_us = sum(_time_at(told, turn.on_us, turn.off_us) for turn in turns)
     wrongly = sum(_rises(told, turn.off_us + SETTLED_US, turn.end_us) for turn in turns)
-    return Noticed(rises, falls, wrongly, told_us / on_us)
+    return Noticed(*_delays(turns, told, NOTICED, GONE), *_delays(turns, held, 1.0, 0.0), wrongly, told_us / on_us)
 
 
 def others_cores(seconds: float) -> float:
@@ -128,8 +128,15 @@ def _first(told: Told, since_us: int, until_us: int, wanted: Callable[[float], b
     return next((at_us - since_us for at_us, pressure in told if since_us <= at_us < until_us and wanted(pressure)), None)
 
 
+def _delays(turns: Sequence[Turn], told: Told, risen: float, fallen: float) -> tuple[list[int | None], list[int | None]]:
+    """Of rises to `risen` at least, and of falls to `fallen` at most; 0 where nothing had been told that could fall."""
+    rises = [_first(told, turn.on_us, turn.off_us, lambda value: value >= risen) for turn in turns]
+    falls = [_first(told, turn.off_us, turn.end_us, lambda value: value <= fallen) for turn in turns]
+    return rises, [fall if _at(told, turn.off_us) > fallen else 0 for turn, fall in zip(turns, falls, strict=True)]
+
+
 def _at(told: Told, us: int) -> float:
-    return next((pressure for at_us, pressure in reversed(told) if at_us <= us), 0.0)
+    return next((value for at_us, value in reversed(told) if at_us <= us), 0.0)
 
 
 def _rises(told: Told, since_us: int, until_us: int) -> int:
