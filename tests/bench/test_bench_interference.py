@@ -5,33 +5,32 @@ from functools import cache
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
+from types import ModuleType
 
-import click
 import pytest
 from click.testing import CliRunner, Result
 
 from tests.bench.bundles import block, manifest, variant
 from veltair.bench.scenario import read_scenario
 from veltair.bundle.store import write_bundle
-from veltair.simulate.workload import read_workload
+from veltair.simulate.workload import Outside, OutsideStep, read_workload
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 SCENARIOS = SCRIPTS / "scenarios" / "interference"
 
 
 @cache
-def command() -> click.Command:
+def module() -> ModuleType:
     loader = SourceFileLoader("bench_interference", str(SCRIPTS / "bench_interference"))
     spec = spec_from_loader(loader.name, loader)
     assert spec is not None
-    module = module_from_spec(spec)
-    loader.exec_module(module)
-    found: click.Command = module.main
-    return found
+    loaded = module_from_spec(spec)
+    loader.exec_module(loaded)
+    return loaded
 
 
 def script(*arguments: object) -> Result:
-    return CliRunner().invoke(command(), list(map(str, arguments)))
+    return CliRunner().invoke(module().main, list(map(str, arguments)))
 
 
 def test_help_names_every_part() -> None:
@@ -77,3 +76,10 @@ def test_a_scenario_counts_a_tight_and_a_heavier_tenant(name: str) -> None:
 @pytest.mark.parametrize("name", ["simulated", "simulated-noisy"])
 def test_a_simulated_workload_is_read(name: str) -> None:
     assert {tenant.model for tenant in read_workload(SCENARIOS / f"{name}.toml").tenant} >= {"mobilenet-v2", "resnet50"}
+
+
+def test_simulated_outsiders_hold_a_quarter_of_the_cores_and_press_only_if_they_stream() -> None:
+    found = {name: module().outside_of(pressure, held, 16) for name, _, pressure, held in module().SIMULATED}
+    assert found["quiet"] == found["noisy co-tenants"] == Outside()
+    assert found["streaming outsider"].told == (OutsideStep(0.0, 0.5, 4),)
+    assert found["CPU-hungry outsider"].told == (OutsideStep(0.0, 0.0, 4),)

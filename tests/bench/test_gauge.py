@@ -69,6 +69,12 @@ def started(world: AsGauged, lease: int, core: int) -> int:
     return world.start(unit, NET, HANDOVER_US, 0)
 
 
+def test_a_gauged_unit_takes_twice_as_long_on_a_core_that_an_outsider_holds() -> None:
+    world = AsGauged(20_000.0, Gauged({"net": 1.2}, 0.0, HANDOVER_US, AWAY_US, 0.0), 2, 100.0, seed=0)
+    world.pressed(0.0, (CoreId(1),))
+    assert [started(world, 1, 0), started(world, 2, 1)] == [1_200 + HANDOVER_US, 2 * 1_200 + HANDOVER_US]
+
+
 def test_units_take_what_was_gauged_and_longer_where_messages_find_no_idle_core() -> None:
     world = AsGauged(20_000.0, Gauged({"net": 1.2}, 0.0, HANDOVER_US, AWAY_US, 1_000.0), 2, 100.0, seed=0)
     assert started(world, 1, 0) == 1_200 + HANDOVER_US

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
@@ -11,7 +12,7 @@ from veltair.cli import main, top
 from veltair.errors import ServerUnreachable
 from veltair.observe.follow import Follower
 from veltair.observe.read import read_log
-from veltair.observe.records import encode_record
+from veltair.observe.records import PressureTold, encode_record
 from veltair.wire.messages import Health
 
 GOLDEN = Path(__file__).parent.parent / "simulate" / "golden" / "engine_fcfs.jsonl"
@@ -69,6 +70,43 @@ def test_json_holds_the_same_with_causes_that_add_up() -> None:
         assert of_others + costs["self_us"] == costs["excess_us"]
         assert tenant["noisiest"] == {"files": "pictures", "pictures": "files"}[tenant["tenant"]]
         assert 0 < tenant["noisiest_share"] < 1
+
+
+def beside_others(tmp_path: Path, *told: PressureTold) -> Path:
+    """The golden log with what the engine was told of other processes."""
+    run = read_log(GOLDEN).runs[0]
+    started = msgspec.structs.replace(run.started, sources=("runqueue",))
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(b"".join(encode_record(record) + b"\n" for record in (started, *told, *run.records)))
+    return log
+
+
+def test_the_head_says_what_others_press_and_use_and_which_cpus_they_hold(tmp_path: Path) -> None:
+    def head(*told: PressureTold) -> str:
+        result = run_top(beside_others(tmp_path, *told), "--once")
+        assert result.exit_code == 0, result.output
+        return " ".join(result.output.split("tenant")[0].split())
+
+    assert head(PressureTold(0, 0.25, 0.1, 1.0, (1,))).endswith("; others press 25 %, use 1.0 cores, hold CPU 1")
+    assert head(PressureTold(0, 0.0, 0.1, 2.0, (3, 1))).endswith("; others press 0 %, use 2.0 cores, hold CPU 3, CPU 1")
+    assert head(PressureTold(0, 0.0, 0.1, 2.0, (3,)), PressureTold(0, 0.0, 0.1, 0.2)).endswith("press 0 % and use 0.2 cores")
+    assert head().endswith("; others press 0 % and use 0.0 cores")
+    assert "others" not in run_top(GOLDEN, "--once").output  # nobody looked
+
+
+def test_json_names_the_cpus_that_others_hold(tmp_path: Path) -> None:
+    log = beside_others(tmp_path, PressureTold(0, 0.25, 0.1, 1.0, (1,)))
+    now = json.loads(run_top(log, "--once", "--json").output)
+    assert (now["outside_pressure"], now["outside_cores"], now["outside_held"]) == (0.25, 1.0, [1])
+    assert json.loads(run_top(GOLDEN, "--once", "--json").output)["outside_held"] == []
+
+
+def test_a_simulated_outsider_is_shown_though_no_source_was_read(tmp_path: Path) -> None:
+    run = read_log(GOLDEN).runs[0]
+    log = tmp_path / "log.jsonl"
+    told = PressureTold(0, 0.5, cores=1.0, held=(0,))
+    log.write_bytes(b"".join(encode_record(record) + b"\n" for record in (run.started, told, *run.records)))
+    assert "; others press 50 %, use 1.0 cores, hold CPU 0" in " ".join(run_top(log, "--once").output.split())
 
 
 def test_the_window_is_the_last_of_the_log() -> None:

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -13,7 +14,7 @@ from veltair.errors import LogError
 from veltair.observe.dashboard import render_page, write_page
 from veltair.observe.dashboard.data import run_data
 from veltair.observe.read import read_log
-from veltair.observe.records import Record
+from veltair.observe.records import Drifted, PressureTold, Record
 from veltair.observe.story import tell
 
 from .logs import arrived, completed, dispatched, finished, lifelike, refused, started, tenant, written
@@ -76,6 +77,47 @@ def test_the_matrix_tells_who_cost_whom_how_much(tmp_path: Path) -> None:
     assert (docs["waited_us"], docs["slowed_us"], docs["outsiders_us"]) == ([800, 0, 0], [0, 0, 0], 0)
     assert (docs["self_us"], docs["noisiest"]) == (300, "ads")
     assert (ads["excess_us"], ads["noisiest"], idle["requests"]) == (0, None, 0)
+
+
+def test_alarms_of_drifting_times_are_on_the_page(tmp_path: Path) -> None:
+    alarms: list[Record] = [Drifted(1_540, "tiny", False, 1.62), Drifted(1_800, "tiny", True, 1.04)]
+    log = sorted([*small_log()[1:], *alarms], key=lambda record: record.at_us)
+    page = page_of(tmp_path, [small_log()[0], *log])
+    assert data_in(page)["runs"][0]["drifts"] == [
+        {"at": 1_540, "model": "tiny", "over": False, "ratio": 1.62},
+        {"at": 1_800, "model": "tiny", "over": True, "ratio": 1.04},
+    ]
+
+
+def test_a_run_without_an_alarm_or_a_source_says_so(tmp_path: Path) -> None:
+    page = page_of(tmp_path, small_log())
+    (run,) = data_in(page)["runs"]
+    assert (run["drifts"], run["outsiders"]["sources"], run["outsiders"]["at"]) == ([], [], [])
+    assert "No alarm was raised in this run." in page
+    assert "Nobody looked for them: no source of outside pressure was read." in page
+
+
+def test_what_was_told_of_other_processes_is_on_the_page_with_the_cpus_they_held(tmp_path: Path) -> None:
+    head, *rest = small_log()  # from 10 to 2001 us
+    told: list[Record] = [PressureTold(0, 0.5, held=(1,)), PressureTold(1_006, 0.25, held=(1, 3)), PressureTold(1_604, 0.0)]
+    log = sorted([*rest, *told], key=lambda record: record.at_us)
+    page = page_of(tmp_path, [msgspec.structs.replace(head, sources=("perf", "runqueue")), *log])
+    (run,) = data_in(page)["runs"]
+    outsiders, whole_us = run["outsiders"], 2_001 - 10
+    assert outsiders["sources"] == ["perf", "runqueue"]
+    assert (outsiders["at"], outsiders["pressure"]) == ([0, 1_006, 1_604], [0.5, 0.25, 0.0])
+    assert outsiders["held"] == [[1], [1, 3], []]
+    assert outsiders["most_pressure"] == 0.5
+    assert outsiders["mean_pressure"] == pytest.approx((0.5 * 996 + 0.25 * 598) / whole_us)  # from the first arrival on
+    assert outsiders["held_share"] == {"1": pytest.approx(1_594 / whole_us), "3": pytest.approx(598 / whole_us)}
+
+
+def test_what_was_over_before_the_first_request_counts_for_nothing(tmp_path: Path) -> None:
+    head, *rest = small_log()
+    outsiders = data_in(page_of(tmp_path, [head, PressureTold(0, 0.9, held=(0,)), PressureTold(5, 0.0), *rest]))["runs"][0][
+        "outsiders"
+    ]
+    assert (outsiders["mean_pressure"], outsiders["most_pressure"], outsiders["held_share"]) == (0.0, 0.0, {})
 
 
 def test_a_batch_is_drawn_for_the_request_that_it_goes_by(tmp_path: Path) -> None:

@@ -81,8 +81,10 @@ def test_the_noisiest_neighbour_is_who_cost_most_and_never_oneself() -> None:
 
 
 def test_what_outsiders_press_is_as_last_told() -> None:
-    now = fed(PressureTold(0, 0.5, 0.1, 1.0), PressureTold(10, 0.25, 0.1, 0.5)).look()
-    assert (now.outside_pressure, now.outside_cores) == (0.25, 0.5)
+    now = fed(PressureTold(0, 0.5, 0.1, 1.0, (0, 1)), PressureTold(10, 0.25, 0.1, 0.5, (1,))).look()
+    assert (now.outside_pressure, now.outside_cores, now.outside_held) == (0.25, 0.5, (1,))
+    later = fed(PressureTold(0, 0.5, 0.1, 1.0, (1,)), PressureTold(10, 0.5, 0.1, 0.4)).look()
+    assert later.outside_held == ()
 
 
 def test_an_endless_log_costs_the_memory_of_a_window() -> None:

@@ -81,9 +81,10 @@ def simulate(
     """Find out what each policy makes of a workload, with the scheduler that serves.
 
     For each policy: the largest load at which every tenant keeps its share of requests within its target, and a closer look
-    at one load. Times are measured ones, or modelled for core counts that nobody measured (the table says which). The same
-    arguments give the same bytes. --trace shows the first policy's run at the load of the closer look, --log writes it down as
-    an engine would, for `veltair dashboard` and `veltair top`.
+    at one load. Times are measured ones, or modelled for core counts that nobody measured (the table says which). Processes
+    that are not ours stand in the workload's [outside] steps: [second, pressure], or [second, pressure, cores that they hold],
+    on which units take twice as long. The same arguments give the same bytes. --trace shows the first policy's run at the load
+    of the closer look, --log writes it down as an engine would, for `veltair dashboard` and `veltair top`.
 
     With --replay, every run in a decision log of `veltair serve --log` goes through the scheduler again: the same facts must
     lead to the same decisions, and the first that differs is shown.

@@ -111,10 +111,9 @@ def _plain(now: Now) -> dict[str, object]:
 
 def _rendered(now: Now) -> RenderableType:
     at = datetime.fromtimestamp(now.wall_time_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    outside = f"; others press {_percent(now.outside_pressure)} and use {now.outside_cores:.1f} cores" if now.sources else ""
     head = (
         f"{at} UTC, last {now.window_us / 1e6:.3g} s; policy {now.policy}; {now.busy:.1f} of {now.cores} cores leased, "
-        f"{now.running} units running, {now.waiting} requests waiting{outside}"
+        f"{now.running} units running, {now.waiting} requests waiting{_outside(now)}"
     )
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in _WORDS:
@@ -125,6 +124,16 @@ def _rendered(now: Now) -> RenderableType:
     for tenant in now.tenants:
         table.add_row(*_cells(tenant))
     return Group(escape(head), table)
+
+
+def _outside(now: Now) -> str:
+    """Nothing where nobody looked for other processes; in a simulated run those of the workload are known without a source."""
+    if not (now.sources or now.outside_pressure or now.outside_cores):
+        return ""
+    held = ", ".join(f"CPU {core}" for core in now.outside_held)
+    if not held:
+        return f"; others press {_percent(now.outside_pressure)} and use {now.outside_cores:.1f} cores"
+    return f"; others press {_percent(now.outside_pressure)}, use {now.outside_cores:.1f} cores, hold {held}"
 
 
 def _cells(now: TenantNow) -> tuple[str, ...]:

@@ -6,11 +6,11 @@ were measured are considered, and wider must prove itself.
 
 from dataclasses import dataclass
 from math import floor
-from sys import maxsize
 
 from veltair.core.predict import LinesByCores, ModelCosts
 from veltair.core.state import Job
 
+ANY = 1 << 30  # cores: as many as there are
 WORTH_WIDENING = 0.6  # speed-up a core: below it the idle cores serve better whoever comes next
 CROWD_GAIN = 0.02  # the last fifty units
 UNSTEADY = 1.5  # arrivals come in clumps: of a machine two thirds full on average nothing is spare
@@ -19,7 +19,7 @@ SELDOM = 0.05  # of the cores busy: nobody else is about
 
 
 def fewest_cores(
-    lines: LinesByCores, first_block: int, budget_us: float, correction: float, at_most: int = maxsize
+    lines: LinesByCores, first_block: int, budget_us: float, correction: float, at_most: int = ANY
 ) -> tuple[int, int]:
     """The fewest that end the rest within `budget_us`, and its uncorrected time; if none of up to `at_most` (which hold the
     narrowest) do, those of them that end it soonest."""

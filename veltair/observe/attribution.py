@@ -155,6 +155,7 @@ class Attribution:
         self._held: _Sums = {}  # cores now, by tenant; of a unit that is a batch, each member's tenant holds its part
         self._press: _Sums = {}  # share of the bandwidth now
         self.outside_pressure = self.outside_cores = 0.0  # as last told
+        self.outside_held: tuple[int, ...] = ()
         # Integrals until now, in microseconds. The difference of two moments is what happened between them.
         self._queue: _Sums = {}  # whose fault it was to wait
         self._pressed: _Sums = {}  # times pressure
@@ -182,7 +183,7 @@ class Attribution:
             case WeightsLoaded():
                 self._waits_anew(record.model)
             case PressureTold():
-                self.outside_pressure, self.outside_cores = record.pressure, record.cores
+                self.outside_pressure, self.outside_cores, self.outside_held = record.pressure, record.cores, record.held
             case _:
                 pass
         return None

@@ -53,6 +53,7 @@ class Now:
     running: int
     outside_pressure: float  # of processes that are not ours, as the scheduler was told
     outside_cores: float  # that those use
+    outside_held: tuple[int, ...]  # CPUs that those have most of
     sources: tuple[str, ...]  # which tell of them
     tenants: tuple[TenantNow, ...]
 
@@ -141,6 +142,7 @@ class Live:
             running=len(self._in_flight),
             outside_pressure=self._attribution.outside_pressure,
             outside_cores=self._attribution.outside_cores,
+            outside_held=self._attribution.outside_held,
             sources=self.started.sources,
             tenants=tuple(self._tenants(begin_us, span_us, held, pressures)),
         )

@@ -58,7 +58,7 @@ const scenarioCard = () => {
     ["Arrivals", [...new Set(tenants.map((tenant) => tenant.arrivals))].slice(0, 6).join("; ")],
     ["Runs", `${plural(scenario.requests, "request")} each on average, the first ${percent(scenario.warmup, 0)} not counted; seeds ${ranges(scenario.seeds)}`],
     ["Times", costs + (scenario.noise ? `; every unit's time varies by a log-normal factor, σ ${scenario.noise}` : "; they do not vary")],
-    ["Interference", (scenario.interference ? "units that run together slow each other down, by their variants' measured or modelled sensitivities" : "none: co-runners do not slow each other down") + scenario.outside.map(([second, pressure]) => `; from ${second} s on outsiders press with ${percent(pressure, 0)} of the bandwidth`).join("") + (scenario.aware ? "" : "; the scheduler knows nothing of it")],
+    ["Interference", (scenario.interference ? "units that run together slow each other down, by their variants' measured or modelled sensitivities" : "none: co-runners do not slow each other down") + scenario.outside.map(([second, pressure, cores]) => `; from ${second} s on outsiders press with ${percent(pressure, 0)} of the bandwidth${cores ? ` and hold ${cores} core${cores > 1 ? "s" : ""}` : ""}`).join("") + (scenario.aware ? "" : "; the scheduler knows nothing of it")],
     ["Between units", `${duration(scenario.handover_us)} to hand cores over`],
     ["Capacity", `${rate(scenario.capacity_per_s)} requests a second would keep every core busy, each model on its thriftiest core count`],
   ];

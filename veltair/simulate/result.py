@@ -6,6 +6,8 @@ microseconds (`_us`), rates requests a second (`_per_s`), shares 0..1.
 
 import msgspec
 
+from veltair.simulate.workload import OutsideStep
+
 SCHEMA_VERSION = 1
 
 
@@ -57,7 +59,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     warmup: float
     seeds: tuple[int, ...]
     interference: bool
-    outside: tuple[tuple[float, float], ...] = ()  # from each second on, how hard processes that are not ours press, 0..1
+    outside: tuple[OutsideStep, ...] = ()  # each an array: second, pressure, cores held
     aware: bool = True  # the scheduler knows what pressure does
     noise: float  # sigma of the log-normal factor on every unit's time; 0: times are as in the tables
     handover_us: int

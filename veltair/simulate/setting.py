@@ -1,7 +1,7 @@
 """A workload made ready: models with times for this machine, what it can carry at most, and one run of it at some load."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,6 +56,11 @@ def prepare(workload: Workload) -> Setting:
     """Raises ConfigError where times are missing or a target cannot be met even alone."""
     spec = workload.machine
     machine = _machine(spec)
+    if crowds := [step for step in workload.outside.told if step.cores > spec.cores]:
+        raise ConfigError(
+            f"outside: from {crowds[0].at_s:g} s on outsiders hold {crowds[0].cores} cores, the machine has {spec.cores}; "
+            "let them hold fewer"
+        )
     sources = {source.name: source for source in workload.model}
     names = {tenant.model for tenant in workload.tenant}
     known = read_models(names, workload.costs, sources, Path(workload.folder), spec.cores)
@@ -106,7 +111,7 @@ def scenario(setting: Setting, seeds: tuple[int, ...]) -> Scenario:
         warmup=workload.warmup,
         seeds=seeds,
         interference=workload.interference,
-        outside=workload.outside.steps,
+        outside=workload.outside.told,
         aware=workload.aware,
         noise=workload.noise,
         handover_us=workload.handover_us,
@@ -183,8 +188,11 @@ def serve(
     workload, come = setting.workload, arriving(setting, per_s, seed)
     names = {ModelName(name): tenant.model for tenant in workload.tenant for name in tenant.models}
     loaded = [(0, ModelLoaded(_called(setting.models[model], name))) for name, model in names.items()]
-    steps = [(round(second * 1e6), pressure) for second, pressure in workload.outside.steps if second < setting.seconds(per_s)]
-    outside = [(at_us, PressureChanged(pressure)) for at_us, pressure in steps]
+    outside = [
+        (round(step.at_s * 1e6), PressureChanged(step.pressure, held_by_outsiders(step.cores, setting.machine.cores)))
+        for step in workload.outside.told
+        if step.at_s < setting.seconds(per_s)
+    ]
 
     def told(event: Event) -> Event:
         match event:
@@ -211,6 +219,11 @@ def serve(
         span_ended=span_ended,
         watch=watch,
     )
+
+
+def held_by_outsiders(count: int, cores: Sequence[CoreId]) -> tuple[CoreId, ...]:
+    """Which of the machine's cores so many are: spread evenly, every n/k-th from the first on, as a balancing kernel does it."""
+    return tuple(cores[i * len(cores) // count] for i in range(count))
 
 
 def _called(model: Model, name: ModelName) -> Model:

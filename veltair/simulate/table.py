@@ -6,6 +6,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from veltair.simulate.result import Detail, ModelInfo, PolicyResult, Result, TenantInfo, TenantOutcome
+from veltair.simulate.workload import OutsideStep
 
 
 def print_result(result: Result, console: Console) -> None:
@@ -18,7 +19,7 @@ def print_result(result: Result, console: Console) -> None:
         highlight=False,
     )
     if scene.outside:
-        steps = ", ".join(f"{pressure:g} from {second:g} s on" for second, pressure in scene.outside)
+        steps = ", ".join(map(_outside, scene.outside))
         console.print(f"  outsiders press with {steps}", markup=False, highlight=False)
     if not scene.aware:
         console.print("  the scheduler knows nothing of pressure", markup=False, highlight=False)
@@ -27,6 +28,11 @@ def print_result(result: Result, console: Console) -> None:
     console.print(_largest_loads(result))
     for title, details in _looks(result):
         console.print(_tenants(title, result, details))
+
+
+def _outside(step: OutsideStep) -> str:
+    holding = f" and hold {step.cores} core{'s' * (step.cores > 1)}" if step.cores else ""
+    return f"{step.pressure:g}{holding} from {step.at_s:g} s on"
 
 
 def _said(model: ModelInfo) -> str:

@@ -46,7 +46,7 @@ class StepRecords:
             case WeightsLoaded(name):
                 yield records.WeightsLoaded(now_us, name)
             case PressureChanged(pressure, held):
-                yield records.PressureTold(now_us, pressure, held=held)
+                yield records.PressureTold(now_us, pressure, cores=float(len(held)), held=held)  # who holds one wants all of it
             case TimerFired():
                 yield records.Woken(now_us)
             case DrainStarted():

@@ -204,7 +204,7 @@ class _Play:
             elif isinstance(event, ModelLoaded):
                 self._loaded[event.model.name] = event.model
             elif isinstance(event, PressureChanged):
-                self._world.pressed(event.pressure)
+                self._world.pressed(event.pressure, event.held)
             heard = event if self._told is None else self._told(event)
             actions = scheduler.handle(heard, now_us)
             wake_us = scheduler.wake_us

@@ -4,7 +4,7 @@ import math
 import tomllib
 from collections import Counter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -186,17 +186,34 @@ class MachineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         )
 
 
-class Outside(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Processes that are not ours: each step is a second, and how hard they press from then on, a share of the bandwidth."""
+class OutsideStep(NamedTuple):
+    """From a second on, processes that are not ours press so hard, 0..1 of the bandwidth, and hold so many cores."""
 
-    steps: tuple[tuple[float, float], ...] = ()
+    at_s: float
+    pressure: float
+    cores: int = 0
+
+
+class Outside(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Processes that are not ours. Each step is a second and how hard they press from then on, a share of the bandwidth;
+    a third number is how many cores they hold from then on, none without it."""
+
+    steps: tuple[tuple[float, ...], ...] = ()
 
     def __post_init__(self) -> None:
-        seconds = [second for second, _ in self.steps]
+        if odd := [list(step) for step in self.steps if len(step) not in (2, 3)]:
+            raise ValueError(f"a step is [second, pressure] or [second, pressure, cores], got {odd[0]}")
+        seconds = [step[0] for step in self.steps]
         if any(not 0 <= second < math.inf for second in seconds) or seconds != sorted(set(seconds)):
             raise ValueError(f"the seconds of steps must ascend, from 0 or later, got {seconds}")
-        if wrong := [pressure for _, pressure in self.steps if not 0 <= pressure <= 1]:
+        if wrong := [step[1] for step in self.steps if not 0 <= step[1] <= 1]:
             raise ValueError(f"a pressure must lie within 0..1 (a share of the bandwidth), got {wrong[0]:g}")
+        if bad := [count for step in self.steps for count in step[2:] if not (count >= 0 and float(count).is_integer())]:
+            raise ValueError(f"the cores that outsiders hold must be a whole number, 0 or more, got {bad[0]:g}")
+
+    @property
+    def told(self) -> tuple[OutsideStep, ...]:
+        return tuple(OutsideStep(step[0], step[1], *map(int, step[2:])) for step in self.steps)
 
 
 class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -5,18 +5,23 @@ bandwidth; the presses of all units in flight, and of processes that are not our
 others, 1 at most. How much slower that makes it is in its measured tables. When co-runners come and go, the rest of every unit
 in flight goes on at the speed of the new pressure (rounded to a sixteenth of the bandwidth), so a unit that met a neighbour for
 half of its time pays half.
+
+Outsiders may hold cores as well. A unit that has one of those in its lease takes twice as long from the moment they come until
+they go: Linux's fair scheduler gives two who both want to compute half of a core's time each, and a unit is over when the
+slowest of its threads is.
 """
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from veltair.core.actions import Dispatch
 from veltair.core.interference import own_pressure
-from veltair.core.values import LeaseId, Model
+from veltair.core.values import CoreId, LeaseId, Model
 
 STEPS = 16  # levels of pressure between none and the whole bandwidth: tables have three levels and are linear between
+HALF = 0.5  # of a core's time is what a thread gets beside an outsider of the same weight, by Linux's fair scheduler
 
 RunUnit = Callable[[Dispatch, Model], "int | str"]
 """What a unit does in a world without neighbours: its time in microseconds, or the message with which it fails."""
@@ -38,8 +43,8 @@ class World(Protocol):
 
     def ended(self, lease_id: LeaseId, now_us: int) -> None: ...
 
-    def pressed(self, outside: float) -> None:
-        """So hard, 0..1, do processes that are not ours press from now on."""
+    def pressed(self, outside: float, held: Collection[CoreId] = ()) -> None:
+        """So hard, 0..1, do processes that are not ours press from now on, and they compute on the cores `held`."""
         ...
 
     def shifted(self, now_us: int) -> Iterable[tuple[LeaseId, int]]:
@@ -60,7 +65,7 @@ class Fixed:
     def ended(self, lease_id: LeaseId, now_us: int) -> None:
         pass
 
-    def pressed(self, outside: float) -> None:
+    def pressed(self, outside: float, held: Collection[CoreId] = ()) -> None:
         pass
 
     def shifted(self, now_us: int) -> Iterable[tuple[LeaseId, int]]:
@@ -83,9 +88,11 @@ class _InFlight:
     left: float  # share of it that is still to do, at `since_us`
     since_us: int
     step: int
+    cores: tuple[CoreId, ...]
+    speed: float  # 1, or HALF
 
     def takes_us(self) -> float:
-        return self.work.us[self.step] * self.stretch + self.handover_us
+        return self.work.us[self.step] * self.stretch / self.speed + self.handover_us
 
 
 class Contended:
@@ -99,11 +106,13 @@ class Contended:
         self._known: dict[tuple[int, int, int, tuple[int, ...], int], _Work] = {}
         self._models: dict[int, Model] = {}  # keeps those whose id() is part of a key alive
         self._outside = 0.0
+        self._shared: frozenset[CoreId] = frozenset()  # with outsiders
         self._changed = False
 
     def start(self, unit: Dispatch, model: Model, handover_us: int, now_us: int) -> int:
         work = self._work(unit, model)
-        started = _InFlight(work, self.stretch(unit, model), handover_us, 1.0, now_us, self._step(self._total()))
+        step, cores = self._step(self._total()), unit.lease.cores
+        started = _InFlight(work, self.stretch(unit, model), handover_us, 1.0, now_us, step, cores, self._speed(cores))
         self._in_flight[unit.lease.id] = started
         self._changed = self._changed or work.presses > 0
         return max(1, round(started.takes_us()))
@@ -116,9 +125,10 @@ class Contended:
         gone = self._in_flight.pop(lease_id)
         self._changed = self._changed or gone.work.presses > 0
 
-    def pressed(self, outside: float) -> None:
-        self._changed = self._changed or outside != self._outside
-        self._outside = outside
+    def pressed(self, outside: float, held: Collection[CoreId] = ()) -> None:
+        shared = frozenset(held)
+        self._changed = self._changed or (outside, shared) != (self._outside, self._shared)
+        self._outside, self._shared = outside, shared
 
     def shifted(self, now_us: int) -> list[tuple[LeaseId, int]]:
         if not self._changed or not self._interference:
@@ -126,10 +136,10 @@ class Contended:
         self._changed = False
         total, ends = self._total(), []
         for lease_id, unit in self._in_flight.items():
-            step = self._step(total - unit.work.presses)
-            if step != unit.step:
+            step, speed = self._step(total - unit.work.presses), self._speed(unit.cores)
+            if (step, speed) != (unit.step, unit.speed):
                 unit.left -= (now_us - unit.since_us) / unit.takes_us()
-                unit.since_us, unit.step = now_us, step
+                unit.since_us, unit.step, unit.speed = now_us, step, speed
                 ends.append((lease_id, now_us + max(0, round(unit.left * unit.takes_us()))))
         return ends
 
@@ -138,6 +148,9 @@ class Contended:
 
     def _step(self, pressure: float) -> int:
         return min(STEPS, max(0, round(pressure * STEPS))) if self._interference else 0
+
+    def _speed(self, cores: Collection[CoreId]) -> float:
+        return HALF if self._interference and not self._shared.isdisjoint(cores) else 1.0
 
     def _work(self, unit: Dispatch, model: Model) -> _Work:
         cores = len(unit.lease.cores)

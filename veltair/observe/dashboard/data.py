@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any, Generic, TypeVar
 
 from veltair.observe.attribution import Split, attribute, matrix
+from veltair.observe.dashboard.disturbed import drifts, outsiders
 from veltair.observe.story import RequestStory, Story
 from veltair.observe.summary import summarize
 
@@ -49,6 +50,7 @@ def run_data(story: Story, label: str, source: str, *, max_units: int = MAX_UNIT
                 request_of_unit[unit] = place_of[id(request)]
     requests = [story.requests[i] for i in shown]
     splits = attribute(story.run)
+    begin_us = story.run.end_us - summary.duration_us
     summaries = [{**asdict(tenant), "attainment": tenant.attainment, "met": tenant.met} for tenant in summary.tenants]
     return {
         "label": label,
@@ -58,7 +60,7 @@ def run_data(story: Story, label: str, source: str, *, max_units: int = MAX_UNIT
         "version": started.version,
         "wall_time_s": started.wall_time_s,
         "cores": list(started.cores),
-        "begin_us": story.run.end_us - summary.duration_us,
+        "begin_us": begin_us,
         "end_us": story.run.end_us,
         "lost": story.run.lost_records,
         "hidden_units": first_unit,
@@ -68,6 +70,8 @@ def run_data(story: Story, label: str, source: str, *, max_units: int = MAX_UNIT
         "blocks": {model.name: len(model.blocks) for model in started.models},
         "slowest": _slowest(story, requests, splits),
         "costs": _costs(story, splits),
+        "drifts": drifts(story.run),
+        "outsiders": outsiders(story.run, begin_us),
         "tenants": [{"name": name, "model": model} for name, model in tenants.values()],
     }
 

@@ -13,7 +13,7 @@ from veltair.observe.dashboard.data import run_data
 from veltair.observe.read import Log, read_log
 from veltair.observe.story import tell
 
-_SCRIPTS = ("base.js", "chart.js", "timeline.js", "matrix.js", "run.js", "page.js")
+_SCRIPTS = ("base.js", "chart.js", "timeline.js", "matrix.js", "disturbed.js", "run.js", "page.js")
 
 
 def render_page(logs: Sequence[Log]) -> str:

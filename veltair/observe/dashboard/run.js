@@ -62,8 +62,11 @@ const meanAndMost = ({ mean, most }, color) => [
 const pressureChart = (run) => {
   const bins = binned(run, run.units.pressure);
   const axis = { from: 0, to: 1.03, ticks: [0, 0.25, 0.5, 0.75, 1], label: (share) => `${share * 100} %` };
-  return card("half", "Pressure", `What running units and other processes press on memory bandwidth, as seen at each dispatch: mean, and shaded the highest, per ${duration(bins.step)}.`,
-    lineChart(run, "Pressure over time", bins.step, meanAndMost(bins, (colors) => colors.tenants[4]), axis, (share) => percent(share, 0)));
+  const series = meanAndMost(bins, (colors) => colors.tenants[4]);
+  if (run.outsiders.at.length) series.push({ name: "other processes", values: outsidePressure(run, bins.step, bins.mean.length), color: (colors) => colors.quiet });
+  const alone = run.outsiders.at.length ? " Grey: what other processes press, as the scheduler was told." : "";
+  return card("half", "Pressure", `What running units and other processes press on memory bandwidth, as seen at each dispatch: mean, and shaded the highest, per ${duration(bins.step)}.${alone}`,
+    lineChart(run, "Pressure over time", bins.step, series, axis, (share) => percent(share, 0)));
 };
 const queueChart = (run) => {
   const bins = binned(run, run.units.waiting);
@@ -160,7 +163,7 @@ const runSection = (run) => {
     costMatrix(run),
     card("", "Core occupancy", "Drag to zoom, shift-drag or swipe to move, ctrl-wheel to zoom; point at a unit for the decision, click it to see its request.",
       element("div", { class: "bar-row" }, legend(run), cores.tools), cores.canvas),
-    pressureChart(run), queueChart(run),
+    driftCard(run), outsidersCard(run), pressureChart(run), queueChart(run),
     slowestTable(run, cores.show), ...choices(run),
   ];
 };

@@ -21,6 +21,7 @@ const timeline = (run) => {
     const sets = new Set(units.cores.flatMap((cores, place) => (cores.includes(core) ? [place] : [])));
     return units.start.map((_, i) => i).filter((i) => sets.has(units.core[i])).sort((a, b) => units.start[a] - units.start[b]);
   });
+  const held = run.cores.map((core) => heldSpans(run, core));
   const height = run.cores.length * (ROW + GAP) + AXIS;
   const canvas = element("canvas", {
     class: "timeline", tabindex: 0, role: "img",
@@ -109,7 +110,19 @@ const timeline = (run) => {
       while (end < lane.length && units.start[lane[end]] < to) end++;
       if (marked === null && end - begin > plotWidth * 0.7) drawDense(pen, colors, lane, begin, end, top);
       else drawUnits(pen, colors, lane, begin, end, top);
+      pen.fillStyle = colors.bad;
+      for (const [since, until] of held[row]) {
+        const a = Math.max(toX(since), LEFT), b = Math.min(toX(until), LEFT + plotWidth);
+        if (b > a) pen.fillRect(a, top + ROW + 1, Math.max(b - a, 1), 4);
+      }
     });
+    pen.lineWidth = 1.2; pen.setLineDash([2, 3]);
+    for (const { at, over } of run.drifts) {
+      if (at < from || at > to) continue;
+      pen.strokeStyle = over ? colors.quiet : colors.bad;
+      pen.beginPath(); pen.moveTo(toX(at), 0); pen.lineTo(toX(at), height - AXIS); pen.stroke();
+    }
+    pen.setLineDash([]);
     if (marked !== null) {
       for (const [us, color, dash] of [[requests.arrived[marked], colors.ink, []], [requests.deadline[marked], colors.bad, [5, 4]]]) {
         if (us == null || us < from || us > to) continue;
