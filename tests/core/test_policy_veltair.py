@@ -7,6 +7,7 @@ from veltair.core.events import Event, ModelLoaded, PressureChanged, RequestCanc
 from veltair.core.policies import make_policy
 from veltair.core.scheduler import Scheduler
 from veltair.core.values import CoreId, LayerBlock, Lease, LeaseId, Model, ModelName, RequestId
+from veltair.simulate.virtual import play
 
 LONG = model("long", [1_000] * 18)
 TIGHT = model("tight", [1_000])
@@ -263,3 +264,10 @@ def test_whoever_fared_worst_is_left_a_place_where_there_is_one() -> None:
     assert kept_out.earliest_deadline_us is not None
     [starts] = core.handle(arrived("b3", "big", 10_000, kept_out.earliest_deadline_us - 10_000), 10_000)
     assert isinstance(starts, Dispatch)
+
+
+def test_who_needs_two_cores_that_end_at_the_same_moment_waits_for_the_second() -> None:
+    """The first end alone leaves one core idle, on which the last of them would be late."""
+    core = scheduler("veltair", model("wide", [10_000], two_cores_us=[5_500]))
+    run = play(core, [(0, arrived(f"r{i}", "wide", 0, 25_000)) for i in range(4)], handover_us=0)
+    assert [outcome.in_time for outcome in run.outcomes] == [True] * 4

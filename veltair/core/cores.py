@@ -73,7 +73,7 @@ class Reserve:
         it waits no longer than a block on few cores beyond that, if those who hold the rest overrun."""
         if self.job is job:
             return now_us < self.until_us
-        if not now_us < free_us < now_us + block_us:
+        if not now_us <= free_us < now_us + block_us:
             return False
         self.job, self.until_us = job, free_us + block_us
         return True

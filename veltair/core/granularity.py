@@ -14,7 +14,7 @@ from veltair.core.state import Kind
 
 MEMORY_US = 2_000_000  # whoever was seen this lately is expected again; rarer tenants are not worth fine units
 SLACK_SHARE = 0.7  # of the tightest slack: what is left of it is for the queue in front of the one who waits
-LENT_UNIT_US = 2_000  # on more cores than needed: whoever comes and needs them waits for their return
+LENT_UNIT_US = 10_000  # on more cores than needed: whoever comes and needs them waits for their return
 LEAST_UNIT_US = 1_000  # twenty times the hand-over: finer units cost more than 5 % of the machine
 
 
