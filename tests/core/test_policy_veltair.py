@@ -268,6 +268,7 @@ def test_whoever_fared_worst_is_left_a_place_where_there_is_one() -> None:
 
 def test_who_needs_two_cores_that_end_at_the_same_moment_waits_for_the_second() -> None:
     """The first end alone leaves one core idle, on which the last of them would be late."""
-    core = scheduler("veltair", model("wide", [10_000], two_cores_us=[5_500]))
-    run = play(core, [(0, arrived(f"r{i}", "wide", 0, 25_000)) for i in range(4)], handover_us=0)
+    asked = [(0, arrived(f"r{i}", "wide", 0, 25_000)) for i in range(4)]
+    wide = ModelLoaded(model("wide", [10_000], two_cores_us=[5_500]))
+    run = play(Scheduler(machine(2), make_policy("veltair")), [(0, wide), *asked], handover_us=0)
     assert [outcome.in_time for outcome in run.outcomes] == [True] * 4
