@@ -142,7 +142,7 @@ at_us = st.integers(0, 60_000)
 qos_us = st.sampled_from([-2_000, 3_000, 8_000, 20_000, 60_000]) | st.integers(0, 60_000)
 stray_events = st.one_of(
     st.builds(RequestCancelled, st.integers(0, 30).map(lambda i: RequestId(f"r{i}"))),
-    st.builds(PressureChanged, st.floats(0, 1), st.lists(st.integers(0, 16).map(CoreId), max_size=8, unique=True).map(tuple)),
+    st.builds(PressureChanged, st.floats(0, 1), st.lists(st.integers(0, 16).map(CoreId), max_size=16, unique=True).map(tuple)),
     st.builds(ModelUnloaded, names),
     st.builds(ModelLoaded, st.sampled_from(MODELS)),
 )

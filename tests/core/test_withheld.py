@@ -1,12 +1,12 @@
 """Cores that processes which are not ours hold: no unit is put there while others are left, and all else goes on."""
 
 import pytest
-from core_build import arrived, machine, model, scheduler, unit
+from core_build import arrived, machine, model, scheduler, unit, variant
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from veltair.core.actions import Complete, Dispatch, Refuse
-from veltair.core.events import Event, ModelLoaded, PressureChanged, RequestArrived, UnitFinished
+from veltair.core.actions import Complete, Dispatch, Drop, Refuse
+from veltair.core.events import Event, ModelLoaded, ModelUnloaded, PressureChanged, RequestArrived, UnitFinished
 from veltair.core.policies import make_policy
 from veltair.core.scheduler import Scheduler
 from veltair.core.values import CoreId, LatencyTable, LayerBlock, LeaseId, Model, ModelName, Variant
@@ -64,9 +64,9 @@ def test_who_waited_for_two_cores_goes_on_with_the_one_that_is_left() -> None:
     core = scheduler("veltair", SHORT, LONG)
     core.handle(arrived("a", "short", 0, 10_000), 0)
     core.handle(arrived("b", "short", 0, 10_000), 0)
-    core.handle(arrived("wide", "long", 0, 13_000), 0)
+    core.handle(arrived("wide", "long", 0, 10_500), 0)  # on one core it would be late for having waited
     assert leases(core, held(0), 100) == []
-    assert leases(core, UnitFinished(LeaseId(2), 1_000), 1_000) == [(1,)]
+    assert leases(core, UnitFinished(LeaseId(2), 300), 300) == [(1,)]  # sooner than foretold: that is still in time
 
 
 def test_where_outsiders_hold_every_core_none_is_better_than_another() -> None:
@@ -101,6 +101,51 @@ def test_times_on_a_core_that_is_shared_teach_nothing() -> None:
     core.handle(UnitFinished(LeaseId(1), 10_000), 10_000)
     dispatch = core.handle(arrived("b", "short", 10_000, 10_000), 10_000)[0]
     assert dispatch == unit("b", 2, [1], range(1), 1_000, "earliest deadline")
+
+
+def test_nothing_is_learnt_from_a_unit_that_was_caught_though_the_outsider_has_gone_when_it_ends() -> None:
+    core = scheduler("veltair", SHORT)
+    core.handle(arrived("a", "short", 0, 10_000), 0)
+    core.handle(held(0), 200)
+    core.handle(held(), 9_000)
+    core.handle(UnitFinished(LeaseId(1), 10_000), 10_000)
+    dispatch = core.handle(arrived("b", "short", 10_000, 10_000), 10_000)[0]
+    assert isinstance(dispatch, Dispatch)
+    assert dispatch.predicted_us == 1_000
+
+
+def test_what_is_left_of_a_request_that_was_caught_counts_against_newcomers() -> None:
+    """It goes on elsewhere when its unit is over, and was promised 25 ms before anybody else came."""
+    tender, long = model("tender", [1_000]), model("many", [8_000, 8_000])
+    core = scheduler("veltair", tender, long)
+    core.handle(arrived("t", "tender", 0, 4_000), 0)  # from now on units are short
+    core.handle(UnitFinished(LeaseId(1), 1_000), 1_000)
+    assert leases(core, arrived("a", "many", 1_000, 25_000), 1_000) == [(0,)]
+    core.handle(held(0), 2_000)
+    refused = [action for action in core.handle(arrived("b", "many", 2_000, 22_000), 2_000) if isinstance(action, Refuse)]
+    assert [refusal.request_id for refusal in refused] == ["b"]
+
+
+def test_what_the_cores_that_are_left_cannot_do_in_time_is_given_up_at_once() -> None:
+    core = scheduler("veltair", LONG)
+    core.handle(arrived("a", "long", 0, 30_000), 0)
+    core.handle(arrived("b", "long", 0, 16_000), 0)
+    dropped = [action for action in core.handle(held(0), 6_500) if isinstance(action, Drop)]
+    assert [drop.request_id for drop in dropped] == ["b"]
+
+
+def test_a_tenant_whose_model_was_unloaded_keeps_no_place_that_nobody_could_fill() -> None:
+    wide = Model(ModelName("wide"), (LayerBlock("wide.0", (variant({3: (8_000,)}),)),))
+    core = Scheduler(machine(4), make_policy("veltair"))
+    core.handle(ModelLoaded(wide), 0)
+    core.handle(ModelLoaded(SHORT), 0)
+    for number in range(3):
+        core.handle(arrived(f"w{number}", "wide", 0, 9_000), 0)
+    core.handle(UnitFinished(LeaseId(1), 8_000), 8_000)
+    core.handle(ModelUnloaded(ModelName("wide")), 8_000)
+    core.handle(held(0, 1), 8_100)
+    assert core.withheld == {0, 1}
+    assert leases(core, arrived("s", "short", 8_200, 10_000), 8_200) == [(2,)]
 
 
 @pytest.mark.parametrize("policy", ["fcfs", "edf", "planaria"])

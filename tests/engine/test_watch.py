@@ -21,7 +21,7 @@ from veltair.engine.stage import Stage
 from veltair.engine.watch import LULL_S, PERIOD_S, Watch
 from veltair.errors import EngineFailed, SourceUnavailable
 from veltair.interference.sampler import Sampler
-from veltair.interference.sources import Own, Pressed, Reading, Used
+from veltair.interference.sources import Own, Pressed, Reading, Spread, Used
 from veltair.interference.sources.choose import OPEN, Surroundings, open_groups
 from veltair.observe import records
 from veltair.wire.frames import tensor_headers
@@ -157,14 +157,15 @@ def test_it_looks_less_often_while_nobody_is_about(engine: Engine, outsider: Out
 def test_units_keep_off_the_cpu_that_it_holds(program: Program, outsider: Outsider) -> None:
     engine = Engine(program, outsider, cores=2)
     engine.ask("w1")
-    outsider.uses = Used(0, 1.0, {CoreId(0): 0.9, CoreId(1): 0.1})
-    engine.look()
+    outsider.uses = Used(0, 1.0, Spread(1.0, {CoreId(0): 0.9, CoreId(1): 0.1}))
+    engine.look(3)
     engine.ask("w2")
     assert engine.watch.health().held == (0,)
-    outsider.uses = Used(0, 0.0)
-    engine.look()
+    outsider.uses = Used(0, 0.0, Spread(0.0, {}))
+    engine.look(3)
     engine.ask("w3")
-    assert [record.held for record in engine.log if isinstance(record, records.PressureTold)] == [(0,), ()]
+    held = [record.held for record in engine.log if isinstance(record, records.PressureTold)]
+    assert (held[0], held[-1]) == ((0,), ())
     assert [record.cores for record in engine.log if isinstance(record, records.Dispatched)] == [(0,), (1,), (0,)]
     assert engine.errors == []
 

@@ -15,7 +15,7 @@ from veltair.core.values import CoreId
 from veltair.engine.watch import LULL_S, PERIOD_S
 from veltair.errors import SourceUnavailable
 from veltair.interference.sampler import BAND, NOISE, NOTHING, Estimate, Hysteresis, Sampler
-from veltair.interference.sources import Own, Pressed, Reading, Used
+from veltair.interference.sources import Own, Pressed, Reading, Spread, Used
 from veltair.interference.sources.choose import AUTO, OPEN, Surroundings, open_groups
 from veltair.interference.sources.probing import Probing
 from veltair.interference.sources.runqueue import RunQueue
@@ -252,32 +252,51 @@ def held(*readings: Used | SourceUnavailable) -> list[tuple[int, ...]]:
 
 
 def on(cores: float, *shares: float) -> Used:
-    return Used(0, cores, {CoreId(cpu): share for cpu, share in enumerate(shares)})
+    return Used(0, cores, Spread(cores, {CoreId(cpu): share for cpu, share in enumerate(shares)}))
+
+
+def steady(cores: float, *shares: float) -> tuple[int, ...]:
+    return held(*[on(cores, *shares)] * 5)[-1]
 
 
 def test_others_hold_as_many_cpus_as_they_use_those_that_they_have_most_of() -> None:
-    assert held(on(0.4, 0.1, 0.3)) == [()]
-    assert held(on(1.0, 0.2, 0.8)) == [(1,)]
-    assert held(on(1.0, 0.5, 0.5)) == [(0,)]
-    assert held(on(2.1, 0.6, 0.1, 0.9, 0.5)) == [(2, 0)]
+    assert steady(0.4, 0.1, 0.3) == ()
+    assert steady(1.0, 0.2, 0.8) == (1,)
+    assert steady(1.0, 0.5, 0.5) == (0,)
+    assert steady(2.1, 0.6, 0.1, 0.9, 0.5) == (2, 0)
 
 
 def test_beside_us_they_may_get_but_half_of_a_cpu() -> None:
-    assert held(on(0.5, 0.0, 0.5)) == [(1,)]
+    assert steady(0.55, 0.0, 0.5) == (1,)
 
 
-def test_a_cpu_is_held_until_they_have_left_it_though_they_may_use_another_more_for_a_moment() -> None:
-    assert held(on(1.0, 0.0, 1.0), on(1.0, 0.6, 0.4), on(0.4, 0.1, 0.3), on(1.0, 0.9, 0.1)) == [(1,), (1,), (1,), (0,)]
-    assert held(on(1.0, 0.0, 1.0), on(0.2, 0.0, 0.2)) == [(1,), ()]
+def test_two_looks_in_a_row_count_and_one_does_not() -> None:
+    there, gone = on(1.0, 0.0, 1.0), on(0.0)
+    assert held(there, there, gone, gone) == [(), (1,), (1,), ()]
+    assert held(there, gone, there, gone) == [()] * 4
+    assert held(there, there, gone, there, gone) == [(), (1,), (1,), (1,), (1,)]
 
 
-def test_shares_that_swing_about_a_threshold_do_not_make_it_swing() -> None:
-    swinging = [on(1.0 - 0.2 * (look % 2), 0.0, 0.35 + 0.1 * (look % 2)) for look in range(20)]
-    assert held(on(1.0, 0.0, 1.0), *swinging) == [(1,)] * 21
+def test_who_moves_to_another_cpu_is_followed() -> None:
+    assert held(*[on(1.0, 0.0, 1.0)] * 4, *[on(1.0, 0.9, 0.1)] * 4)[3:] == [(1,), (1,), (0,), (0,), (0,)]
+
+
+def test_a_load_that_swings_about_a_threshold_does_not_make_it_swing() -> None:
+    """A process that uses three eighths of a core, as ticks tell of it."""
+    swinging = [on(0.375 + 0.2 * swing, 0.0, 0.375 + 0.15 * swing) for swing in (1, -1, 0) * 20]
+    assert len(set(held(*swinging))) == 1
+    assert set(held(*[on(1.0, 0.0, 1.0)] * 4, *swinging)[3:]) == {(1,)}
+
+
+def test_who_pauses_as_often_as_he_works_holds_his_cpu_all_the_time() -> None:
+    """Forty milliseconds each, by ticks that are counted over eighty."""
+    turns = [on(0.5, 0.0, 0.5), on(0.4, 0.0, 0.4), on(0.6, 0.0, 0.6)] * 10
+    told = held(*[on(1.0, 0.0, 1.0)] * 4, *turns)
+    assert set(told[3:]) == {(1,)}
 
 
 def test_when_nobody_tells_any_more_who_is_where_no_cpu_is_held() -> None:
-    assert held(on(1.0, 0.0, 1.0), SourceUnavailable("gone")) == [(1,), ()]
+    assert held(*[on(1.0, 0.0, 1.0)] * 2, SourceUnavailable("gone")) == [(), (1,), ()]
 
 
 def test_it_knows_when_nobody_else_is_seen() -> None:

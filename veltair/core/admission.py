@@ -14,7 +14,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from veltair.core.backlog import FIRST, Backlog, Entry, InFlight, Rank, rank_of
+from veltair.core.backlog import Backlog, Entry, InFlight, Rank, rank_of
 from veltair.core.cores import fewest_cores
 from veltair.core.fairness import Guest
 from veltair.core.interference import pressure_on
@@ -37,6 +37,7 @@ class Admission:
         self.backlog = Backlog(cores)
         self._in_flight = InFlight()
         self._running: dict[Job, Entry] = {}  # also those that are on withheld cores alone, which are not in flight above
+        self._caught: dict[Job, Entry] = {}  # what is left of those after their units, on other cores then
         self._waiting: dict[Job, Entry] = {}
         self._accepted: Entry | None = None  # the last one, as it was judged
 
@@ -65,6 +66,7 @@ class Admission:
 
     def end(self, job: Job) -> None:
         """Its unit is over, and its cores are idle again."""
+        self._caught.pop(job, None)
         self._in_flight.remove(self._running.pop(job).rank)
 
     def leave(self, job: Job) -> None:
@@ -72,6 +74,7 @@ class Admission:
         if entry is not None:
             self.backlog.remove(entry.rank)
         elif job in self._running:  # its unit keeps the cores, but nothing follows
+            self._caught.pop(job, None)
             self._running[job] = over = self._running[job]._replace(us=0)
             seen = self._in_flight.remove(over.rank)
             if seen is not None:
@@ -80,15 +83,19 @@ class Admission:
     def cores_changed(self, ledger: Ledger, now_us: int) -> None:
         """All is put in line anew on the cores that there are now; units in flight on others bring none back."""
         self._accepted = None
-        self.backlog, self._in_flight = Backlog(ledger.cores), InFlight()
+        self.backlog, self._in_flight, self._caught = Backlog(ledger.cores), InFlight(), {}
         for job in self._waiting:
             self._waiting[job] = entry = _entry(job, job.next_block, rank_of(job), now_us, ledger)
             self.backlog.add(entry)
         for job, entry in self._running.items():
-            assert job.unit is not None, f"{job.request.id} runs without a unit"
-            cores = sum(core not in ledger.withheld for core in job.unit.lease.cores)
+            unit = job.unit
+            assert unit is not None, f"{job.request.id} runs without a unit"
+            cores = sum(core not in ledger.withheld for core in unit.lease.cores)
             if cores:
                 self._in_flight.add(entry._replace(cores=cores))
+            elif entry.us:
+                rest = _entry(job, unit.end_block, entry.rank, now_us, ledger)
+                self._caught[job] = rest._replace(ready_us=unit.ends_us(now_us))
 
     def judge(self, job: Job, ledger: Ledger, now_us: int, guest: Guest | None) -> Accepted | Refused:
         """A refusal's deadline holds if asked again now. It has none where whoever is starved must wait for what was accepted."""
@@ -160,6 +167,7 @@ class Admission:
 
     def _insert(self, new: Entry, ledger: Ledger, now_us: int, also: tuple[Entry, ...] = ()) -> _Verdict:
         """Put it in line (beside `also`, which are not in line yet): when it would be done, and who would miss for it."""
+        also = (*also, *self._caught.values()) if self._caught else also
         if not self.backlog and not also and len(ledger.idle) >= new.cores:
             return _Verdict(new.ready_us + new.us, None)
         around = self.backlog.around(new.rank, NEAR)
@@ -191,9 +199,9 @@ class Admission:
             return _Verdict(finish_us, behind[-1])
         return _Verdict(finish_us, None)
 
-    def free_for_us(self, cores: int, ledger: Ledger, now_us: int) -> int:
-        """When so many cores are idle, if nothing starts before."""
-        return self._in_flight.free_us(FIRST, len(ledger.idle), now_us)[cores - 1]
+    def free_for_us(self, cores: int, ledger: Ledger) -> int:
+        """When so many cores, more than are idle now, should be, if nothing starts before; in the past, if units overrun."""
+        return self._in_flight.end_us(cores - len(ledger.idle))
 
     def _why(self, takes_us: int, late_us: int, victim: Entry | None, guest: Guest | None, now_us: int) -> str:
         if late_us > 0:
@@ -208,6 +216,8 @@ class Admission:
 
 def _place(guest: Job, new: Job, ledger: Ledger, now_us: int) -> Entry | None:
     """That of a request like `guest`, if it came now. None, where even an idle machine could not meet it at this moment."""
+    if guest.costs.narrowest > ledger.cores:  # its model was unloaded meanwhile
+        return None
     budget_us = guest.request.deadline_us - guest.request.arrived_us
     if quickest_us(guest, ledger, now_us) > budget_us:
         return None

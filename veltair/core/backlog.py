@@ -18,7 +18,6 @@ BUCKET = 64  # entries; split in two at twice as many. Sums over buckets and ove
 
 Rank = tuple[int, int, int]
 """Priority (negated), deadline, order of arrival: the least goes first."""
-FIRST: Rank = (-(1 << 62), 0, 0)  # before everybody
 
 
 def rank_of(job: Job, deadline_us: int | None = None) -> Rank:
@@ -234,6 +233,10 @@ class InFlight:
         free.sort()
         overdue = bisect_left(free, now_us)
         return [now_us] * (idle + overdue) + free[overdue:]
+
+    def end_us(self, cores: int) -> int:
+        """When so many cores are free again by what was foretold of their units."""
+        return sorted(self._ends_us)[cores - 1]
 
     def behind(self, rank: Rank, near: int) -> tuple[list[Entry], int]:
         """What is left of the nearest requests behind that place, and the work left of all behind it, in core-us."""

@@ -7,10 +7,9 @@ were measured are considered, and wider must prove itself.
 from dataclasses import dataclass
 from math import floor
 
-from veltair.core.predict import LinesByCores, ModelCosts
+from veltair.core.predict import ANY, LinesByCores, ModelCosts
 from veltair.core.state import Job
 
-ANY = 1 << 30  # cores: as many as there are
 WORTH_WIDENING = 0.6  # speed-up a core: below it the idle cores serve better whoever comes next
 CROWD_GAIN = 0.02  # the last fifty units
 UNSTEADY = 1.5  # arrivals come in clumps: of a machine two thirds full on average nothing is spare
@@ -69,11 +68,11 @@ class Reserve:
     until_us: int = 0
 
     def keeps(self, job: Job, block_us: int, free_us: int, now_us: int) -> bool:
-        """Whether `job` should wait until `free_us`, when as many cores as it wants should be idle. Asked anew at every event;
-        it waits no longer than a block on few cores beyond that, if those who hold the rest overrun."""
+        """Whether `job` should wait until `free_us`, when as many cores as it wants should be idle, or should have been. Asked
+        anew at every event; it waits no longer than a block on few cores beyond that, if those who hold the rest overrun."""
         if self.job is job:
             return now_us < self.until_us
-        if not now_us <= free_us < now_us + block_us:
+        if not now_us - block_us < free_us < now_us + block_us:
             return False
         self.job, self.until_us = job, free_us + block_us
         return True

@@ -11,6 +11,7 @@ from veltair.core.values import PRECISIONS, LayerBlock, Model, Precision
 
 PRESSURE_STEPS = 16  # tables are linear between a handful of measured levels; a sixteenth loses under 1 % of a time
 MOST_KEPT = 4096  # sums over units of a model
+ANY = 1 << 30  # cores: as many as there are
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class LinesByCores:
         i = bisect_left(negated_us, -budget_us)
         if i == len(cores) or cores[i] > at_most:
             i = bisect_right(cores, at_most) - 1
+            assert i >= 0, f"nothing was measured on {at_most} cores or fewer"
         return cores[i], -negated_us[i]
 
     def within(self, first_block: int, at_most: int) -> int:
@@ -151,9 +153,11 @@ class ModelCosts:
         """The fewest cores it can run on."""
         return self.core_counts[0]
 
-    def least_rest_us(self, first_block: int) -> int:
-        """No schedule can beat this: every core count allowed, nobody else on the machine."""
-        return self._least_rest[first_block]
+    def least_rest_us(self, first_block: int, at_most: int = ANY) -> int:
+        """No schedule can beat this: every core count up to `at_most` allowed, nobody else on the machine."""
+        if at_most >= self.core_counts[-1]:
+            return self._least_rest[first_block]
+        return self.by_cores(0.0).fewest(first_block, 0.0, at_most)[1]
 
     def as_chosen_us(self, variants: Sequence[int], first_block: int, cores: int, pressure: float) -> int:
         """Time of a unit whose variants are already fixed, at another pressure."""

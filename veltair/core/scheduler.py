@@ -151,6 +151,7 @@ class Scheduler:
                 # Accepted requests were promised an answer: they keep their tables, the shell keeps the weights till then.
                 self._ledger.models.pop(name, None)
                 actions += self._residency.forget(name)
+                self._withhold(now_us)
             case RequestArrived(request):
                 self._arrive(request, now_us, actions)
             case RequestCancelled(request_id):
@@ -251,7 +252,7 @@ class Scheduler:
         was_adrift = self._ledger.residuals.is_adrift(name)
         first, cores = job.next_block, len(unit.lease.cores)
         by_variant = lambda: job.costs.by_variant_us(unit.variants, first, cores)  # noqa: E731 - asked for now and then
-        if self._ledger.withheld.isdisjoint(unit.lease.cores):  # else it shared a core, which tells nothing of its tables
+        if not unit.caught:  # else it shared a core, which tells nothing of its tables
             self._ledger.residuals.learn(name, unit.table_us, measured_us, now_us, by_variant)
         if self._ledger.residuals.is_adrift(name) != was_adrift:
             actions.append(Alarm(name, over=was_adrift, ratio=self._ledger.residuals.ratio(name, now_us)))
@@ -285,14 +286,16 @@ class Scheduler:
         return unit
 
     def _withhold(self, now_us: int) -> None:
-        """A unit on a core that somebody else holds takes twice as long and more, so none is put there while others are left.
+        """A unit on a core that somebody else holds takes twice as long, behind a niceness far more, so none is put there while
+        others are left.
 
         Where outsiders hold all cores none is better than another. What the widest of the models needs is left, too.
         """
         ledger = self._ledger
         if not self._policy.withholds or not (self._held or ledger.withheld):
             return
-        here = [costs for of in ledger.models.values() for costs in of.values()] + [job.costs for job in ledger.jobs.values()]
+        here = [costs for of in ledger.models.values() for costs in of.values()]
+        here += [(job.carrier or job).costs for job in ledger.jobs.values()]
         cores = len(ledger.machine.cores)
         spare = cores - max((costs.narrowest for costs in here), default=1) if len(self._held) < cores else 0
         withheld = frozenset(self._held[:spare])

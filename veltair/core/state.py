@@ -71,6 +71,7 @@ class Unit:
     predicted_us: int  # corrected by residuals: what was promised
     table_us: int  # uncorrected: what residuals learn against
     traffic_bytes: int
+    caught: bool = False  # an outsider came to one of its cores
 
     @property
     def traffic_per_s(self) -> int:
@@ -128,6 +129,8 @@ class Ledger:
     def withhold(self, cores: frozenset[CoreId]) -> None:
         """Lease these to nobody from now on, and all others again. Units that run on some of them go on."""
         leased = {core for unit in self.units.values() for core in unit.lease.cores}
+        for unit in self.units.values():
+            unit.caught = unit.caught or not cores.isdisjoint(unit.lease.cores)
         self.withheld, self.cores = cores, len(self.machine.cores) - len(cores)
         self.idle = [core for core in self.machine.cores if core not in cores and core not in leased]
 

@@ -14,13 +14,13 @@ within NOISE and half a step of all others, which is less than BAND. And from NO
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor
 
 from veltair.core.values import CoreId
 from veltair.errors import SourceUnavailable
-from veltair.interference.sources import UNSURE, Own, Pressed, Used
+from veltair.interference.sources import UNSURE, Own, Pressed, Spread, Used
 from veltair.interference.sources.choose import Group
 
 DRIFT_PER_S = 0.05  # of the pressure that the same outsiders make: standard deviation after a second
@@ -34,8 +34,9 @@ NOTHING, NOISE, BAND = STEP, 2 * STEP, 3 * STEP
 RISE, FALL = 2, 3  # estimates in a row beyond the band before it is told
 STAYS = 2 * FALL  # in a row below NOTHING, until what little was told is taken back
 
-HOLDS, LEAVES = 0.4, 0.2  # of a CPU's time, from which on others hold it, and until when; beside us they may get but half of it
+HOLDS, LEAVES = 0.45, 0.2  # of a CPU's time, from which on others hold it, and until when; beside us they may get but half of it
 COMING, STAYING = 0.5, 0.75  # what others use in all counts as so many CPUs, rounded; a little less keeps them
+LOOKS = 2  # in a row
 
 _logger = logging.getLogger(__name__)
 
@@ -134,17 +135,26 @@ class Hysteresis:
 
 
 class Holding:
-    """Which CPUs others hold: as many as they use in all, those that they have most of; each until they have left it."""
+    """Which CPUs others hold: as many as they use in all, those that they have most of.
+
+    One is taken where that is so twice in a row, and left when twice in a row it is not any more by a margin.
+    """
 
     def __init__(self) -> None:
         self.held: tuple[CoreId, ...] = ()
+        self._missed: dict[CoreId, int] = {}  # of those held, looks in a row
+        self._seen: tuple[CoreId, ...] = ()  # in the last look, of those not held
 
-    def tell(self, cores: float, of_each: Mapping[CoreId, float]) -> None:
-        """They use so much in all, and such shares of each CPU's time. Whoever came first to be held stays first."""
-        still = [core for core in self.held if of_each.get(core, 0.0) >= LEAVES][: floor(cores + STAYING)]
-        fresh = [core for core in of_each if core not in still and of_each[core] >= HOLDS]
-        fresh.sort(key=lambda core: -of_each[core])
-        self.held = tuple(still + fresh[: max(0, floor(cores + COMING) - len(still))])
+    def tell(self, spread: Spread) -> None:
+        cores, of_each = spread.cores, spread.of_each
+        by_share = sorted((core for core, share in of_each.items() if share >= LEAVES), key=lambda core: -of_each[core])
+        many = by_share[: floor(cores + STAYING)]
+        self._missed = {core: 0 if core in many else self._missed[core] + 1 for core in self.held}
+        still = [core for core in self.held if self._missed[core] < LOOKS]
+        seen = [core for core in by_share if core not in still and of_each[core] >= HOLDS]
+        fresh = [core for core in seen if core in self._seen][: max(0, floor(cores + COMING) - len(still))]
+        self.held, self._seen = (*still, *fresh), tuple(seen)
+        self._missed = {core: self._missed.get(core, 0) for core in self.held}
 
 
 class Sampler:
@@ -190,13 +200,13 @@ class Sampler:
     def sample(self, now_us: int, own: Own) -> Outside | None:
         """Read all; what the scheduler is to be told, or None where that has not changed."""
         cores: float | None = None
-        of_each: Mapping[CoreId, float] = {}
         pressed: list[Pressed] = []
         for group in self._groups:
             match self._read(group, now_us, own):
-                case Used(_, more, each):
+                case Used(_, more, spread):
                     cores = (cores or 0.0) + more
-                    of_each = each or of_each
+                    if spread is not None:
+                        self._holding.tell(spread)
                 case Pressed() as reading:
                     pressed.append(reading)
                 case None:
@@ -204,7 +214,6 @@ class Sampler:
         self._estimate.passes(now_us)
         if cores is not None:
             self._estimate.used(cores)
-            self._holding.tell(cores, of_each)
         for reading in pressed:
             self._estimate.measured(reading.pressure, reading.error)
         changed = self._hysteresis.tell(self._estimate.pressure) is not None or self._holding.held != self.outside.held

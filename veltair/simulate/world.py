@@ -21,7 +21,7 @@ from veltair.core.interference import own_pressure
 from veltair.core.values import CoreId, LeaseId, Model
 
 STEPS = 16  # levels of pressure between none and the whole bandwidth: tables have three levels and are linear between
-HALF = 0.5  # of a core's time is what a thread gets beside an outsider of the same weight, by Linux's fair scheduler
+HALF = 0.5  # of a core is what a thread gets beside an outsider of the same weight; behind a niceness, as ours, it is far less
 
 RunUnit = Callable[[Dispatch, Model], "int | str"]
 """What a unit does in a world without neighbours: its time in microseconds, or the message with which it fails."""

@@ -50,14 +50,15 @@ def test_which_cpus_others_are_on_is_told_where_they_use_enough_to_matter(tmp_pa
     """Our own threads that compute have a niceness: what CPU 0 does for them is nobody else's."""
     write_stat(tmp_path, busy_us=10_000)
     source = RunQueue(tmp_path)
-    for others, expected in ((0.1, {}), (1.0, {0: 0.0, 1: 1.0})):
+    for others, expected in ((0.05, {}), (1.0, {0: 0.0, 1: 1.0})):
         for look in range(20):
             now_us = 1_000_000 + look * LOOK_US
             each = [(0, now_us), (round(others * now_us), 0)]
             write_stat(tmp_path, busy_us=round((1 + others) * now_us), idle_us=round((1 - others) * now_us), each=each)
             reading = source.read(now_us, own(now_us))
         assert reading is not None
-        assert reading.of_each == pytest.approx(expected, abs=0.01)
+        assert reading.spread is not None
+        assert reading.spread.of_each == pytest.approx(expected, abs=0.01)
 
 
 def test_of_hundreds_of_cpus_each_is_read(tmp_path: Path) -> None:
@@ -69,7 +70,31 @@ def test_of_hundreds_of_cpus_each_is_read(tmp_path: Path) -> None:
         write_stat(tmp_path, busy_us=10_000 + now_us, idle_us=299 * now_us, each=each)
         reading = source.read(now_us, own())
     assert reading is not None
-    assert [cpu for cpu, share in reading.of_each.items() if share > 0.5] == [299]
+    assert reading.spread is not None
+    assert [cpu for cpu, share in reading.spread.of_each.items() if share > 0.5] == [299]
+
+
+def test_where_others_are_is_told_once_ticks_are_enough(tmp_path: Path) -> None:
+    write_stat(tmp_path, busy_us=10_000)
+    source = RunQueue(tmp_path)
+    told = []
+    for look in range(8):
+        write_stat(tmp_path, busy_us=look * LOOK_US, idle_us=look * LOOK_US, each=[(look * LOOK_US, 0), (0, 0)])
+        reading = source.read(look * LOOK_US, own())
+        told.append(reading is not None and reading.spread is not None)
+    assert told == [False] * 4 + [True] * 4
+
+
+def test_a_cpu_that_goes_offline_is_used_by_nobody(tmp_path: Path) -> None:
+    write_stat(tmp_path, busy_us=10_000, each=[(0, 0)] * 4)
+    source = RunQueue(tmp_path)
+    idle_us, readings = 0, []
+    for look in range(20):
+        cpus = 4 if look < 10 else 3
+        idle_us += cpus * LOOK_US
+        write_stat(tmp_path, busy_us=10_000, idle_us=idle_us, each=[(0, 0)] * cpus)
+        readings.append(source.read(look * LOOK_US, own()))
+    assert max(reading.cores for reading in readings if reading is not None) < 0.25
 
 
 def test_a_cpu_that_waits_for_a_disk_or_was_stolen_is_used_by_nobody_here(tmp_path: Path) -> None:

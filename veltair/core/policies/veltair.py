@@ -76,8 +76,7 @@ class Veltair(Policy):
             self._fresh.setdefault(job.costs, {})[job.order] = job
         heapq.heappush(self._latest_starts, (_latest_start_us(job, ledger, now_us), job.order, job))
         if len(self._latest_starts) > 4 * ledger.waiting + 64:  # far deadlines would keep answered jobs in it
-            self._latest_starts = [(_latest_start_us(e.job, ledger, now_us), e.job.order, e.job) for e in admission.backlog]
-            heapq.heapify(self._latest_starts)
+            self._queue_starts(ledger, now_us)
         if after is not None:
             self._paused = job, now_us
 
@@ -86,6 +85,7 @@ class Veltair(Policy):
         if self._admission is not None:
             self._fairness.cores = ledger.cores
             self._admission.cores_changed(ledger, now_us)
+            self._queue_starts(ledger, now_us)
 
     def end(self, unit: Unit, ledger: Ledger, now_us: int) -> None:
         self._known().end(unit.job)
@@ -203,7 +203,7 @@ class Veltair(Policy):
         if now_us + narrow.rest_us(job.next_block) * correction <= job.deadline_us:
             return False
         block_us = round(narrow.span_us(job.next_block, job.next_block + 1) * correction)
-        return self._reserve.keeps(job, block_us, self._known().free_for_us(wanted, ledger, now_us), now_us)
+        return self._reserve.keeps(job, block_us, self._known().free_for_us(wanted, ledger), now_us)
 
     def _granted(
         self,
@@ -235,7 +235,7 @@ class Veltair(Policy):
         if tightest_us is not None:
             limits.append((threshold_us(tightest_us), f"requests with {_ms(tightest_us)} slack come lately"))
         if cores < wanted:
-            free_us = self._known().free_for_us(wanted, ledger, now_us)
+            free_us = self._known().free_for_us(wanted, ledger)
             limits.append((free_us - now_us, f"{_cores(wanted)} should be idle then"))
         if cores > wanted and self._crowd.comes(ledger.cores):
             limits.append((LENT_UNIT_US, "cores beyond what it needs are lent for a short time"))
@@ -259,6 +259,12 @@ class Veltair(Policy):
         if job.next_block == 0 and job.costs.batches:
             del self._fresh[job.costs][job.order]
 
+    def _queue_starts(self, ledger: Ledger, now_us: int) -> None:
+        """Of all that wait, anew."""
+        waiting = (entry.job for entry in self._known().backlog)
+        self._latest_starts = [(_latest_start_us(job, ledger, now_us), job.order, job) for job in waiting]
+        heapq.heapify(self._latest_starts)
+
     def _known(self) -> Admission:
         assert self._admission is not None, "nobody was admitted yet"
         return self._admission
@@ -266,7 +272,8 @@ class Veltair(Policy):
 
 def _rest_us(job: Job, ledger: Ledger, now_us: int) -> int:
     """The least it still needs."""
-    return round(job.costs.least_rest_us(job.next_block) * ledger.correction(job, now_us))
+    least_us = job.costs.least_rest_us(job.next_block, ledger.cores)
+    return round(least_us * ledger.correction(job, now_us))
 
 
 def _latest_start_us(job: Job, ledger: Ledger, now_us: int) -> int:

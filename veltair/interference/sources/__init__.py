@@ -10,7 +10,7 @@ with it, since one core may stream at full bandwidth or compute in its registers
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from veltair.core.values import CoreId
@@ -29,12 +29,20 @@ class Pressed:
 
 
 @dataclass(frozen=True, slots=True)
+class Spread:
+    """Which CPUs others are on, over a longer while than what they use at the moment: it is known in coarse steps."""
+
+    cores: float  # that they use in all
+    of_each: Mapping[CoreId, float]  # share of its time; a CPU that is left out has none
+
+
+@dataclass(frozen=True, slots=True)
 class Used:
-    """Others use so much CPU time; and of each CPU, where that is known, such a share of its time."""
+    """Others use so much CPU time."""
 
     at_us: int
     cores: float
-    of_each: Mapping[CoreId, float] = field(default_factory=dict)
+    spread: Spread | None = None  # None: not known, or not yet
 
 
 Reading = Pressed | Used

@@ -18,18 +18,19 @@ class CpuTimes(NamedTuple):
     idle_us: int  # waiting for a disk included
     stolen_us: int  # by the hypervisor, for others
     total_us: int
+    cpus: int  # that are online
     each: bytes = b""  # a line for each CPU, to be read by `ahead_us`
 
 
 def ahead_us(times: CpuTimes) -> dict[CoreId, int]:
-    """Of each CPU, the time that went to somebody before threads at a niceness: to others, the kernel, another machine."""
+    """Of each CPU, the time that went to somebody before threads at a niceness: to others, or the kernel."""
     found = {}
     for line in times.each.splitlines():
         name, *words = line.split()
         if not name.startswith(b"cpu") or len(words) < FIELDS:
             break
-        user, _, system, _, _, irq, softirq, stolen = map(int, words[:FIELDS])
-        found[CoreId(int(name[3:]))] = (user + system + irq + softirq + stolen) * TICK_US
+        user, _, system, _, _, irq, softirq, _ = map(int, words[:FIELDS])
+        found[CoreId(int(name[3:]))] = (user + system + irq + softirq) * TICK_US
     return found
 
 
@@ -38,17 +39,18 @@ class CpuTimesFile:
 
     def __init__(self, root: Path) -> None:
         self._file = KernelFile(root / "proc/stat", "choose another source")
-        self.cpus = 0
+        self._bytes = WHOLE_BYTES
         try:
-            self.cpus = sum(line.startswith(b"cpu") for line in self._file.read(WHOLE_BYTES).splitlines()) - 1
-            if self.cpus < 1 or self.read().total_us == 0:
+            times = self.read()
+            self._bytes = LINE_BYTES * (times.cpus + 1)  # the rest of the file is long
+            if times.cpus < 1 or times.total_us == 0:
                 raise SourceUnavailable(f"{self._file.path} counts nothing in this sandbox; choose another source")
         except SourceUnavailable:
             self.close()
             raise
 
     def read(self) -> CpuTimes:
-        data = self._file.read(LINE_BYTES * (self.cpus + 1) if self.cpus else WHOLE_BYTES)
+        data = self._file.read(self._bytes)
         end = data.find(b"\n")
         words = data[:end].split()
         try:
@@ -56,7 +58,9 @@ class CpuTimesFile:
             _, _, _, idle, iowait, _, _, stolen = ticks
         except ValueError as error:
             raise self._file.senseless(data) from error
-        return CpuTimes((idle + iowait) * TICK_US, stolen * TICK_US, sum(ticks) * TICK_US, data[end + 1 :])
+        each = data[end + 1 :]
+        cpus = each.count(b"\ncpu") + each.startswith(b"cpu")
+        return CpuTimes((idle + iowait) * TICK_US, stolen * TICK_US, sum(ticks) * TICK_US, cpus, each)
 
     def close(self) -> None:
         self._file.close()

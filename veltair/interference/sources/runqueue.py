@@ -12,15 +12,14 @@ from collections import deque
 from pathlib import Path
 from typing import NamedTuple
 
-from veltair.core.values import CoreId
 from veltair.errors import SourceUnavailable
 from veltair.host import ROOT
-from veltair.interference.sources import UNSURE, Own, Used
+from veltair.interference.sources import UNSURE, Own, Spread, Used
 from veltair.interference.sources.cpu_times import TICK_US, CpuTimes, CpuTimesFile, ahead_us
 
 WINDOW_US = 4 * TICK_US
 EACH_US = 8 * TICK_US  # of a single CPU: it is there in steps of a tick
-WORTH_TELLING = 0.25  # cores that others use; of each CPU only then
+WORTH_TELLING = 0.1  # cores that others use; less is on no CPU
 GAP_US = 1_000_000  # this long without a read: the machine was suspended, or we were; what was before tells nothing
 CHECK_US = 1_000_000
 COUNTS = 0.5  # of the time that has passed, at least, or the file tells of something else than these CPUs
@@ -49,25 +48,20 @@ class RunQueue:
             window.clear()
             self._checked = None
             self.discarded += 1
+        if window and window[-1].times.cpus != now.times.cpus:  # one went offline, or came back
+            window.clear()
+            self._checked = None
         self._check(now)
         window.append(now)
         while len(window) > 1 and window[1].at_us <= now_us - EACH_US:
             window.popleft()
         then = next(moment for moment in reversed(window) if moment.at_us <= now_us - WINDOW_US or moment is window[0])
-        elapsed_us = now_us - then.at_us
-        if elapsed_us < WINDOW_US // 2:
+        if now_us - then.at_us < WINDOW_US // 2:
             return None
-        idle_us = now.times.idle_us - then.times.idle_us + now.times.stolen_us - then.times.stolen_us
-        others_us = self._file.cpus * elapsed_us - idle_us - (now.own_us - then.own_us)
-        cores = max(0.0, others_us / elapsed_us)
-        return Used(now_us, cores, self._of_each(window[0], now) if cores >= WORTH_TELLING else {})
+        return Used(now_us, _used(then, now), _spread(window[0], now) if now_us - window[0].at_us >= EACH_US else None)
 
     def close(self) -> None:
         self._file.close()
-
-    def _of_each(self, then: _Moment, now: _Moment) -> dict[CoreId, float]:
-        before_us, elapsed_us = ahead_us(then.times), now.at_us - then.at_us
-        return {core: (us - before_us[core]) / elapsed_us for core, us in ahead_us(now.times).items() if core in before_us}
 
     def _check(self, now: _Moment) -> None:
         """Raises SourceUnavailable where the file counts far less than time passes, as where CPUs were taken away."""
@@ -76,8 +70,23 @@ class RunQueue:
             return
         self._checked = now
         if then is not None:
-            counted = (now.times.total_us - then.times.total_us) / (self._file.cpus * (now.at_us - then.at_us))
+            counted = (now.times.total_us - then.times.total_us) / (now.times.cpus * (now.at_us - then.at_us))
             if counted < COUNTS:
                 raise SourceUnavailable(
-                    f"/proc/stat counts {counted:.0%} of the time that passes on {self._file.cpus} CPUs; choose another source"
+                    f"/proc/stat counts {counted:.0%} of the time that passes on {now.times.cpus} CPUs; choose another source"
                 )
+
+
+def _used(then: _Moment, now: _Moment) -> float:
+    """By others, in cores."""
+    elapsed_us = now.at_us - then.at_us
+    idle_us = now.times.idle_us - then.times.idle_us + now.times.stolen_us - then.times.stolen_us
+    return max(0.0, (now.times.cpus * elapsed_us - idle_us - (now.own_us - then.own_us)) / elapsed_us)
+
+
+def _spread(then: _Moment, now: _Moment) -> Spread:
+    cores = _used(then, now)
+    if cores < WORTH_TELLING:
+        return Spread(cores, {})
+    before_us, elapsed_us = ahead_us(then.times), now.at_us - then.at_us
+    return Spread(cores, {cpu: (us - before_us[cpu]) / elapsed_us for cpu, us in ahead_us(now.times).items() if cpu in before_us})
