@@ -5,7 +5,7 @@ from core_build import arrived, machine, model, scheduler, variant
 
 from veltair.core.actions import Dispatch
 from veltair.core.cores import Crowd, fewest_cores, most_measured, widen
-from veltair.core.granularity import LEAST_UNIT_US, MEMORY_US, SeenLately, threshold_us, unit_end
+from veltair.core.granularity import LEAST_UNIT_US, MEMORY_US, SeenLately, is_worth_splitting, threshold_us, unit_end
 from veltair.core.interference import own_pressure, pressure_now, pressure_on
 from veltair.core.predict import ModelCosts
 from veltair.core.state import USUAL_HALF_LIFE_US, Ledger
@@ -125,3 +125,8 @@ def test_more_than_usual_is_expected_to_stay() -> None:
     ledger = Ledger(machine(2))
     ledger.traffic_per_s = 5_000_000_000
     assert pressure_on(ledger) == pressure_now(ledger) == 0.5
+
+
+def test_a_rest_that_is_hardly_longer_than_the_threshold_is_not_worth_a_hand_over() -> None:
+    assert threshold_us(10_000) == 7_000
+    assert [is_worth_splitting(us, 10_000) for us in (7_000, 8_000, 9_000, 20_000)] == [False, False, True, True]

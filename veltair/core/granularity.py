@@ -14,6 +14,7 @@ from veltair.core.state import Kind
 
 MEMORY_US = 2_000_000  # whoever was seen this lately is expected again; rarer tenants are not worth fine units
 SLACK_SHARE = 0.7  # of the tightest slack: what is left of it is for the queue in front of the one who waits
+WORTH_SPLITTING = 1.2  # thresholds: a rest that is hardly longer than one runs in one go, for the price of a hand-over
 LENT_UNIT_US = 10_000  # on more cores than needed: whoever comes and needs them waits for their return
 LEAST_UNIT_US = 1_000  # twenty times the hand-over: finer units cost more than 5 % of the machine
 
@@ -59,6 +60,10 @@ class SeenLately:
 def threshold_us(tightest_slack_us: int) -> int:
     """How long a unit may run where such requests come."""
     return max(LEAST_UNIT_US, int(tightest_slack_us * SLACK_SHARE))
+
+
+def is_worth_splitting(rest_us: float, tightest_slack_us: int) -> bool:
+    return rest_us > WORTH_SPLITTING * threshold_us(tightest_slack_us)
 
 
 def unit_end(line: Line, first_block: int, limit_us: float) -> int:

@@ -20,7 +20,7 @@ from veltair.core.batching import riders_for
 from veltair.core.choice import Choice
 from veltair.core.cores import Crowd, Reserve, fewest_cores, widen
 from veltair.core.fairness import Fairness
-from veltair.core.granularity import LENT_UNIT_US, SeenLately, threshold_us, unit_end
+from veltair.core.granularity import LENT_UNIT_US, SeenLately, is_worth_splitting, threshold_us, unit_end
 from veltair.core.interference import pressure_on
 from veltair.core.layers import begun_extra_us
 from veltair.core.plans import Accepted, Refused, UnitPlan
@@ -160,7 +160,8 @@ class Veltair(Policy):
         if cores < wanted and self._keeps(job, costs.fastest(cores, pressure), wanted, correction, ledger, now_us):
             return None
         end = len(costs.model.blocks)
-        limit = self._limit_us(job, wanted, cores, ledger, now_us) if self._adapts_units else None
+        rest_us = costs.fastest(cores, pressure).rest_us(first) * correction
+        limit = self._limit_us(job, rest_us, wanted, cores, ledger, now_us) if self._adapts_units else None
         if limit is not None:
             limit_us, why = limit
             end = unit_end(costs.fastest(cores, pressure), first, limit_us / correction)
@@ -191,12 +192,13 @@ class Veltair(Policy):
         return plan
 
     def _wanted(self, job: Job, costs: ModelCosts, deadline_us: int, pressure: float, ledger: Ledger, now_us: int) -> int:
-        """The fewest that surely keep the deadline; those it was put in line with, as long as they are expected to."""
+        """The fewest that surely keep the deadline. Of a machine without that many to spare those it was put in line with, as
+        long as they are expected to."""
         first, planned = job.next_block, self._known().planned_cores(job)
         left_us = deadline_us - now_us - round(begun_extra_us(job, costs, planned, pressure) * ledger.correction(job, now_us))
         wanted, _ = fewest_cores(costs.by_cores(pressure), first, left_us, ledger.sure_correction(job, now_us), ledger.cores)
         enough = costs.fastest(planned, pressure).rest_us(first) * ledger.correction(job, now_us) <= left_us
-        return min(planned, wanted) if enough else wanted
+        return min(wanted, planned) if enough and wanted > planned + self._crowd.spare(ledger.cores) else wanted
 
     def _keeps(self, job: Job, narrow: Line, wanted: int, correction: float, ledger: Ledger, now_us: int) -> bool:
         """Whether it rather waits with the idle cores, on which alone it would run as `narrow` and be late."""
@@ -228,11 +230,13 @@ class Veltair(Policy):
             rejected.append(Alternative(_cores(cores), "would keep the deadline, but others would idle"))
         return wider
 
-    def _limit_us(self, job: Job, wanted: int, cores: int, ledger: Ledger, now_us: int) -> tuple[float, str] | None:
+    def _limit_us(
+        self, job: Job, rest_us: float, wanted: int, cores: int, ledger: Ledger, now_us: int
+    ) -> tuple[float, str] | None:
         """How long the unit may be at most, and why."""
         limits: list[tuple[float, str]] = []
         tightest_us = self._seen.tightest_us(job.kind, now_us)
-        if tightest_us is not None:
+        if tightest_us is not None and is_worth_splitting(rest_us, tightest_us):
             limits.append((threshold_us(tightest_us), f"requests with {_ms(tightest_us)} slack come lately"))
         if cores < wanted:
             free_us = self._known().free_for_us(wanted, ledger)
