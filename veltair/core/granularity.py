@@ -62,8 +62,9 @@ def threshold_us(tightest_slack_us: int) -> int:
     return max(LEAST_UNIT_US, int(tightest_slack_us * SLACK_SHARE))
 
 
-def is_worth_splitting(rest_us: float, tightest_slack_us: int) -> bool:
-    return rest_us > WORTH_SPLITTING * threshold_us(tightest_slack_us)
+def is_worth_splitting(quiet_us: int, tightest_slack_us: int) -> bool:
+    """By what the rest takes on a quiet machine, as slack is what a quiet machine leaves."""
+    return quiet_us > WORTH_SPLITTING * threshold_us(tightest_slack_us)
 
 
 def unit_end(line: Line, first_block: int, limit_us: float) -> int:

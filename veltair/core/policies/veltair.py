@@ -160,8 +160,8 @@ class Veltair(Policy):
         if cores < wanted and self._keeps(job, costs.fastest(cores, pressure), wanted, correction, ledger, now_us):
             return None
         end = len(costs.model.blocks)
-        rest_us = costs.fastest(cores, pressure).rest_us(first) * correction
-        limit = self._limit_us(job, rest_us, wanted, cores, ledger, now_us) if self._adapts_units else None
+        quiet_us = costs.fastest(cores, 0.0).rest_us(first)  # as slacks are: a bad minute is no reason to cut finer
+        limit = self._limit_us(job, quiet_us, wanted, cores, ledger, now_us) if self._adapts_units else None
         if limit is not None:
             limit_us, why = limit
             end = unit_end(costs.fastest(cores, pressure), first, limit_us / correction)
@@ -231,12 +231,12 @@ class Veltair(Policy):
         return wider
 
     def _limit_us(
-        self, job: Job, rest_us: float, wanted: int, cores: int, ledger: Ledger, now_us: int
+        self, job: Job, quiet_us: int, wanted: int, cores: int, ledger: Ledger, now_us: int
     ) -> tuple[float, str] | None:
         """How long the unit may be at most, and why."""
         limits: list[tuple[float, str]] = []
         tightest_us = self._seen.tightest_us(job.kind, now_us)
-        if tightest_us is not None and is_worth_splitting(rest_us, tightest_us):
+        if tightest_us is not None and is_worth_splitting(quiet_us, tightest_us):
             limits.append((threshold_us(tightest_us), f"requests with {_ms(tightest_us)} slack come lately"))
         if cores < wanted:
             free_us = self._known().free_for_us(wanted, ledger)
