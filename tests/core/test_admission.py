@@ -150,3 +150,8 @@ def test_where_tables_are_true_99_of_100_accepted_are_in_time_even_far_beyond_ca
     accepted = [outcome for outcome in run.outcomes if not outcome.refused]
     assert len(accepted) > 0.4 * len(run.outcomes)
     assert sum(outcome.in_time for outcome in accepted) >= 0.99 * len(accepted)
+
+
+def test_cores_that_are_idle_are_free_now_though_nothing_is_in_flight() -> None:
+    """One that was put in line with two cores may find that under today's pressure one is as quick, with both of them idle."""
+    assert [Admission(2).free_for_us(cores, Ledger(machine(2)), 700) for cores in (1, 2)] == [700, 700]

@@ -199,9 +199,10 @@ class Admission:
             return _Verdict(finish_us, behind[-1])
         return _Verdict(finish_us, None)
 
-    def free_for_us(self, cores: int, ledger: Ledger) -> int:
-        """When so many cores, more than are idle now, should be, if nothing starts before; in the past, if units overrun."""
-        return self._in_flight.end_us(cores - len(ledger.idle))
+    def free_for_us(self, cores: int, ledger: Ledger, now_us: int) -> int:
+        """When so many cores are idle, or should have been where units overrun, if nothing starts before."""
+        missing = cores - len(ledger.idle)
+        return self._in_flight.end_us(missing) if missing > 0 else now_us
 
     def _why(self, takes_us: int, late_us: int, victim: Entry | None, guest: Guest | None, now_us: int) -> str:
         if late_us > 0:

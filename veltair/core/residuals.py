@@ -17,9 +17,7 @@ RATIO_BOUNDS = (0.5, 3.0)  # beyond this the table is wrong, not the moment: com
 ABSURD_RATIO = 100  # a suspended machine or a stepped clock, not a kernel
 RATIO_GAIN = 0.1  # about twenty units forget the past: fast enough for a neighbour's burst, deaf to one slow page-in
 LEAST_MARGIN = 1.005  # hand-overs between units, which tables of kernels do not hold
-MOST_MARGIN = (
-    0.03  # of two cores beside their clients more refuses who would have been in time: a tenth cost 3 to 5 % of the load
-)
+MOST_MARGIN = 0.03  # of a ratio: with more, who would have been in time is refused; with less, more promises are broken
 SURE_STRAYS = 3  # deviations, mean ones: exponentially distributed ones are below that 95 times of 100
 BARELY = 0.01  # where nothing has strayed yet
 RATIO_HALF_LIFE_US = 2_000_000  # a correction that refuses every request is never measured again: it must fade by itself

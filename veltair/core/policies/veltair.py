@@ -205,7 +205,7 @@ class Veltair(Policy):
         if now_us + narrow.rest_us(job.next_block) * correction <= job.deadline_us:
             return False
         block_us = round(narrow.span_us(job.next_block, job.next_block + 1) * correction)
-        return self._reserve.keeps(job, block_us, self._known().free_for_us(wanted, ledger), now_us)
+        return self._reserve.keeps(job, block_us, self._known().free_for_us(wanted, ledger, now_us), now_us)
 
     def _granted(
         self,
@@ -239,7 +239,7 @@ class Veltair(Policy):
         if tightest_us is not None and is_worth_splitting(quiet_us, tightest_us):
             limits.append((threshold_us(tightest_us), f"requests with {_ms(tightest_us)} slack come lately"))
         if cores < wanted:
-            free_us = self._known().free_for_us(wanted, ledger)
+            free_us = self._known().free_for_us(wanted, ledger, now_us)
             limits.append((free_us - now_us, f"{_cores(wanted)} should be idle then"))
         if cores > wanted and self._crowd.comes(ledger.cores):
             limits.append((LENT_UNIT_US, "cores beyond what it needs are lent for a short time"))
