@@ -199,10 +199,29 @@ def test_what_computes_but_does_not_stream_is_no_pressure() -> None:
     assert told.outside.cores == 1.0
 
 
-def test_pressure_without_anybody_on_our_cpus_is_believed_who_measured_it() -> None:
+def test_pressure_without_anybody_on_our_cpus_is_believed_who_counted_it() -> None:
     """Another virtual machine on the same memory."""
-    told = sampler(probe=Says("probe", pressed(0.0), pressed(0.8)), runqueue=Says("runqueue", used(0.0)))
+    counted = Pressed(0, 0.8, 0.05, timed=False)
+    told = sampler(perf=Says("perf", pressed(0.0), counted), runqueue=Says("runqueue", used(0.0)))
     assert looks(told, 10) == [pytest.approx(0.8, abs=0.07)]
+
+
+def test_a_machine_that_becomes_slower_or_faster_while_nobody_is_seen_is_not_pressed_upon() -> None:
+    told = sampler(probe=Says("probe", *[pressed(1.0)] * 50, pressed(-0.3)), runqueue=Says("runqueue", used(0.0)))
+    assert looks(told, 100) == []
+    assert told.settled
+
+
+def test_where_nobody_looks_who_is_on_our_cpus_times_are_believed() -> None:
+    told = sampler(probe=Says("probe", pressed(0.0), pressed(0.8)))
+    assert looks(told, 10) == [pytest.approx(0.8, abs=0.07)]
+
+
+def test_an_outsider_presses_by_what_is_measured_above_what_was_usual_before_it_came() -> None:
+    probe = Says("probe", *[pressed(0.6)] * 100, pressed(1.2))
+    told = sampler(probe=probe, runqueue=Says("runqueue", *[used(0.0)] * 97, used(1.0)))
+    looks(told, 97)
+    assert looks(told, 50)[-1] == pytest.approx(0.6, abs=0.1)
 
 
 def test_what_was_measured_holds_until_cpu_use_makes_a_step() -> None:

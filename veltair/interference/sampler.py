@@ -5,6 +5,10 @@ measured, the more the surer. Who sees only CPU use moves it when that use makes
 with anything between nothing and all that a core can stream, so half of it is expected and nothing is sure until it is
 measured; of those who end, their part is gone at once. Between measurements it holds, and becomes less sure.
 
+`Zero` is what those who time something read while nobody is seen on our CPUs. A machine's speed swings from minute to minute, by
+as much as an outsider slows it, and from times alone one cannot be told from the other. What has changed for our own units then
+is learnt from them (`core.residuals`), so it is no pressure. Counters are believed whoever is seen.
+
 `Hysteresis` stands between estimate and scheduler. It rises sooner than it falls, and never swings: while the truth is constant
 and estimates scatter by no more than NOISE, it speaks at most once. (What is told is within half a step of an estimate, hence
 within NOISE and half a step of all others, which is less than BAND. And from NOTHING on no estimate is above BAND.)
@@ -24,10 +28,12 @@ from veltair.interference.sources import UNSURE, Own, Pressed, Spread, Used
 from veltair.interference.sources.choose import Group
 
 DRIFT_PER_S = 0.05  # of the pressure that the same outsiders make: standard deviation after a second
-ALONE_DRIFT_PER_S = 0.01  # where nobody is seen: another virtual machine may still begin to press
+ALONE_DRIFT_PER_S = 0.01  # where it is not known whether there are any
 SURPRISE = 3.0  # standard deviations, twice in a row: something has begun or ended, what was believed before is worth nothing
 AT_FIRST = 0.05  # standard deviation of nobody's pressing, until somebody is seen
 LEAST_CORES = 0.25  # of others' CPU use: less is an error of reading, or the system's housekeeping
+
+ZERO_GAIN = 0.02  # some fifty readings: an outsider who begins is seen after two or three
 
 STEP = 1 / 16  # of the scheduler's tables: told in those
 NOTHING, NOISE, BAND = STEP, 2 * STEP, 3 * STEP
@@ -58,10 +64,16 @@ class Estimate:
         self._variance = AT_FIRST**2
         self._surprise = 0.0  # of the reading before, which was left aside
         self._at_us: int | None = None
+        self._looks = False  # somebody looks who is on our CPUs
 
     @property
     def pressure(self) -> float:
         return min(1.0, self._level)
+
+    @property
+    def unseen(self) -> bool:
+        """Nobody else is on our CPUs; not known where nobody looks."""
+        return self._looks and self.cores == 0.0
 
     @property
     def error(self) -> float:
@@ -75,12 +87,13 @@ class Estimate:
     def passes(self, now_us: int) -> None:
         """Time makes it less sure."""
         if self._at_us is not None:
-            drift = DRIFT_PER_S if self.cores else ALONE_DRIFT_PER_S
+            drift = 0.0 if self.unseen else DRIFT_PER_S if self.cores else ALONE_DRIFT_PER_S
             self._spread(drift**2 * max(0, now_us - self._at_us) / 1e6)
         self._at_us = now_us
 
     def used(self, cores: float) -> None:
         """Others use so many cores now. Only steps count: what they do with the same cores is for others to measure."""
+        self._looks = True
         if cores < LEAST_CORES:
             cores = 0.0
         elif abs(cores - self.cores) < LEAST_CORES:
@@ -110,6 +123,18 @@ class Estimate:
 
     def _spread(self, variance: float) -> None:
         self._variance = min(UNSURE**2, self._variance + variance)
+
+
+class Zero:
+    """Of a source that times something: its readings while nobody is seen, which are taken off all others."""
+
+    def __init__(self) -> None:
+        self.pressure = 0.0
+        self._readings = 0
+
+    def learn(self, pressure: float) -> None:
+        self._readings += 1
+        self.pressure += max(ZERO_GAIN, 1.0 / self._readings) * (pressure - self.pressure)
 
 
 class Hysteresis:
@@ -165,6 +190,7 @@ class Sampler:
         self._estimate = Estimate()
         self._hysteresis = Hysteresis()
         self._holding = Holding()
+        self._zeros: dict[str, Zero] = {}  # by source
         self.outside = Outside()
 
     @property
@@ -200,7 +226,7 @@ class Sampler:
     def sample(self, now_us: int, own: Own) -> Outside | None:
         """Read all; what the scheduler is to be told, or None where that has not changed."""
         cores: float | None = None
-        pressed: list[Pressed] = []
+        pressed: list[tuple[str, Pressed]] = []
         for group in self._groups:
             match self._read(group, now_us, own):
                 case Used(_, more, spread):
@@ -208,17 +234,28 @@ class Sampler:
                     if spread is not None:
                         self._holding.tell(spread)
                 case Pressed() as reading:
-                    pressed.append(reading)
+                    assert group.source is not None
+                    pressed.append((group.source.name, reading))
                 case None:
                     continue
         self._estimate.passes(now_us)
         if cores is not None:
             self._estimate.used(cores)
-        for reading in pressed:
-            self._estimate.measured(reading.pressure, reading.error)
+        for name, reading in pressed:
+            self._weigh(name, reading)
         changed = self._hysteresis.tell(self._estimate.pressure) is not None or self._holding.held != self.outside.held
         self.outside = Outside(self._hysteresis.told, self._estimate.error, self._estimate.cores, self._holding.held)
         return self.outside if changed else None
+
+    def _weigh(self, name: str, reading: Pressed) -> None:
+        if not reading.timed:
+            self._estimate.measured(reading.pressure, reading.error)
+            return
+        zero = self._zeros.setdefault(name, Zero())
+        if self._estimate.unseen:
+            zero.learn(reading.pressure)
+        else:
+            self._estimate.measured(reading.pressure - zero.pressure, reading.error)
 
     def close(self) -> None:
         for group in self._groups:

@@ -26,6 +26,7 @@ class Pressed:
     at_us: int
     pressure: float  # 0..1 in truth; a reading that scatters may lie outside, and must, or its mean would be too high
     error: float  # one standard deviation
+    timed: bool = True  # by what something took, which swings with the machine's speed as well; not so with counters
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,7 +174,7 @@ class Traffic:
             return None
         others_bytes = max(0.0, misses - (mine[0] if mine is not None else 0.0)) * LINE_BYTES
         pressure = min(1.0, others_bytes / elapsed_us / self._bandwidth)
-        return Pressed(now_us, pressure, ERROR * max(pressure, HALF))
+        return Pressed(now_us, pressure, ERROR * max(pressure, HALF), timed=False)
 
 
 def _close(descriptors: Sequence[int]) -> None:
