@@ -16,7 +16,7 @@ from tiny import tiny_answer, tiny_inputs, write_rows_bundle
 from veltair.bundle.store import open_bundle
 from veltair.config import TenantQos
 from veltair.core.events import ModelLoaded
-from veltair.core.plans import Accepted, UnitPlan
+from veltair.core.plans import Accepted, Refused, UnitPlan
 from veltair.core.policies.protocol import Policy
 from veltair.core.scheduler import Scheduler
 from veltair.core.state import Job, Ledger, Unit
@@ -100,7 +100,7 @@ class Gate:
 class Engine:
     """A stage on one core with a clock of its own, and what came out of it."""
 
-    def __init__(self, program: Program, batch: int) -> None:
+    def __init__(self, program: Program, policy: Policy) -> None:
         self.now_us = 1_000
         self.program = program
         self.log: list[records.Record] = []
@@ -108,7 +108,7 @@ class Engine:
         self.tensors: dict[str, Any] = {}
         self.has_answered = threading.Semaphore(0)
         self.rings = 0
-        scheduler = Scheduler(Machine((CoreId(0),)), Batches(batch))
+        scheduler = Scheduler(Machine((CoreId(0),)), policy)
         scheduler.handle(ModelLoaded(program.bundle.model), 0)
         self.stage = Stage(scheduler, [CoreId(0)], lambda: self.now_us, self._took, self.log.append, self._broke, self._rang)
 
@@ -145,7 +145,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
 
 @pytest.fixture
 def pairs(rows: Path, gate: Gate) -> Iterator[Engine]:
-    engine = Engine(Program(open_bundle(rows)), batch=2)
+    engine = Engine(Program(open_bundle(rows)), Batches(2))
     yield engine
     assert engine.stage.under_way == 0
     for program, arena in gate.arenas:  # in the pool again, each once
@@ -170,7 +170,7 @@ def test_the_scheduler_is_told_of_the_batches_that_stack_requests(rows: Path) ->
 
 @pytest.mark.parametrize("size", [2, 4])
 def test_each_of_a_batch_gets_the_answer_that_it_would_get_alone(rows: Path, gate: Gate, size: int) -> None:
-    engine = Engine(Program(open_bundle(rows)), batch=size)
+    engine = Engine(Program(open_bundle(rows)), Batches(size))
     for seed in range(size):
         engine.ask(f"w{seed}", seed)
     for seed in range(size):
@@ -249,6 +249,22 @@ def test_inputs_of_a_cancelled_rider_are_written_all_the_same(pairs: Engine, gat
     assert arena.views["ids"][1] == tiny_inputs(2)["ids"][0]
 
 
+@pytest.mark.parametrize("takes_us", [9, 500, 6_299, 6_300, 6_301, 80_000])
+def test_a_refused_one_that_asks_again_with_the_earliest_budget_it_was_told_is_accepted(rows: Path, takes_us: int) -> None:
+    class Takes(Batches):
+        def admit(self, job: Job, ledger: Ledger, now_us: int) -> Accepted | Refused:
+            done_us = now_us + takes_us
+            return Accepted(done_us) if done_us <= job.deadline_us else Refused("takes longer", done_us)
+
+    engine = Engine(Program(open_bundle(rows)), Takes(1))
+    engine.ask("w1", budget_us=takes_us // 2)
+    assert_failed(engine, "w1", "deadline_unmeetable")
+    earliest_us = engine.answers["w1"].earliest_us
+    assert earliest_us <= takes_us + RETURN_US
+    engine.ask("w2", budget_us=earliest_us)
+    assert_answered(engine, "w2", 0)
+
+
 def test_who_can_no_longer_be_served_is_told_so_although_nothing_happens(pairs: Engine) -> None:
     pairs.ask("w1", budget_us=10_000)
     left_us = 10_000 - RETURN_US
@@ -277,7 +293,7 @@ def test_who_waits_beside_a_unit_that_overruns_is_told_before_it_ends(pairs: Eng
 
 def test_a_lane_that_leaves_somebody_waiting_rings_for_the_timer(rows: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("veltair.engine.stage.SHORT_US", 0)  # so that units run on lanes
-    engine = Engine(Program(open_bundle(rows)), batch=1)
+    engine = Engine(Program(open_bundle(rows)), Batches(1))
     gate.meanwhile = [lambda: engine.ask("w2", 2)]
     engine.ask("w1", 1)
     for _ in range(2):
@@ -288,7 +304,7 @@ def test_a_lane_that_leaves_somebody_waiting_rings_for_the_timer(rows: Path, gat
 
 def test_a_lane_does_not_ring_for_a_time_that_the_timer_knows(rows: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("veltair.engine.stage.SHORT_US", 0)
-    engine = Engine(Program(open_bundle(rows)), batch=1)
+    engine = Engine(Program(open_bundle(rows)), Batches(1))
     gate.meanwhile = [lambda: (engine.ask("w2", 2), engine.stage.tick())]
     engine.ask("w1", 1)
     for _ in range(2):

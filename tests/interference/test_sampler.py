@@ -3,6 +3,7 @@
 import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ class Says:
         word = self._words.pop(0) if len(self._words) > 1 else self._words[0]
         if isinstance(word, SourceUnavailable):
             raise word
-        return word
+        return None if word is None else replace(word, at_us=now_us)
 
     def close(self) -> None:
         self.closed = True
@@ -69,7 +70,8 @@ def pressed(pressure: float, error: float = 0.05) -> Pressed:
 
 
 def used(cores: float) -> Used:
-    return Used(0, cores)
+    """By who sees everybody on our CPUs."""
+    return Used(0, cores, everybody=True)
 
 
 def looks(of: Sampler, count: int, own: Own = OWN) -> list[float]:
@@ -232,6 +234,41 @@ def test_what_was_measured_holds_until_cpu_use_makes_a_step() -> None:
     assert looks(told, 3) == [0.0]
 
 
+@pytest.mark.parametrize("blind", ["psi", "steal"])
+def test_who_does_not_see_everybody_does_not_know_that_nobody_is_there(blind: str) -> None:
+    told = sampler(probe=Says("probe", pressed(0.0), pressed(0.8)), **{blind: Says(blind, Used(0, 0.0))})
+    assert looks(told, 10) == [pytest.approx(0.8, abs=0.07)]
+
+
+def test_a_pause_of_who_sees_everybody_does_not_take_an_outsider_away() -> None:
+    told = sampler(runqueue=Says("runqueue", used(1.0), used(1.0), None), steal=Says("steal", Used(0, 0.0)))
+    looks(told, 10)
+    assert told.outside.cores == 1.0
+
+
+def test_a_wild_reading_before_anybody_looked_does_not_keep_the_watch_awake() -> None:
+    probe = Says("probe", pressed(3.0), pressed(0.0))
+    told = sampler(probe=probe, runqueue=Says("runqueue", None, None, used(0.0)))
+    looks(told, 20)
+    assert told.settled
+
+
+def test_the_first_readings_of_one_who_begins_are_not_taken_for_what_is_usual() -> None:
+    """It streams for a tenth of a second before its CPU time shows; and so again and again."""
+    probe = [*[pressed(0.0)] * 95, *[pressed(1.0)] * 10] * 20
+    use = [*[used(0.0)] * 100, *[used(1.0)] * 5] * 20
+    told = sampler(probe=Says("probe", *probe, pressed(1.0)), runqueue=Says("runqueue", *use, used(1.0)))
+    looks(told, len(probe) + 50)
+    assert told.outside.pressure == pytest.approx(1.0, abs=0.1)
+
+
+def test_after_an_outsider_has_left_counters_are_still_followed() -> None:
+    counted = [Pressed(0, 0.9, 0.05, timed=False)] * 50, [Pressed(0, 0.25, 0.05, timed=False)] * 200
+    told = sampler(perf=Says("perf", *counted[0], *counted[1]), runqueue=Says("runqueue", *[used(1.0)] * 50, used(0.0)))
+    assert looks(told, 250)[-1] == pytest.approx(0.25, abs=0.07)
+    assert told.outside.error > 0.0
+
+
 def test_stolen_time_adds_to_what_runs_here() -> None:
     told = sampler(runqueue=Says("runqueue", used(0.5)), steal=Says("steal", used(0.5)))
     looks(told, 3)
@@ -271,7 +308,7 @@ def held(*readings: Used | SourceUnavailable) -> list[tuple[int, ...]]:
 
 
 def on(cores: float, *shares: float) -> Used:
-    return Used(0, cores, Spread(cores, {CoreId(cpu): share for cpu, share in enumerate(shares)}))
+    return Used(0, cores, Spread(cores, {CoreId(cpu): share for cpu, share in enumerate(shares)}), everybody=True)
 
 
 def steady(cores: float, *shares: float) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ from veltair.core.values import TenantId
 
 FARE_GAIN = 0.005  # about the last two hundred requests of a kind: of fewer, chance decides who fared worse
 FARE_MEMORY_US = 2_000_000  # who has been away that long needs no room
-UNLIKE_BY = 0.005  # one refusal of those: accepted shares closer than this are chance
+UNLIKE_BY = 0.005  # a refusal of those: accepted shares closer than this are chance
 YOUNGEST_US = 100_000  # a tenant's demand is not known sooner
 STARVED_US = 500_000  # of nothing but refusals, after which nobody else may come first
 PRESSED_US = STARVED_US // 2  # after which others must leave a place

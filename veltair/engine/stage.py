@@ -148,7 +148,7 @@ class Stage:
                 TenantId(infer.tenant),
                 ModelName(infer.model),
                 now_us,
-                now_us + checked.budget_us - min(RETURN_US, checked.budget_us // 10),
+                now_us + checked.budget_us - _return_us(checked.budget_us),
                 checked.promise.precision,
                 checked.promise.priority,
                 checked.promise.weight,
@@ -296,7 +296,7 @@ class Stage:
             case Refuse(_, code, reason, earliest_deadline_us):
                 earliest_us = None if earliest_deadline_us is None else earliest_deadline_us - now_us
                 self._log(records.Refused(now_us, *who, code, reason, earliest_us))
-                deeds.answers.append(failure_of(flight, code, reason, earliest_us))
+                deeds.answers.append(failure_of(flight, code, reason, None if earliest_us is None else _budget_for(earliest_us)))
             case Drop(_, code, reason):
                 self._log(records.Dropped(now_us, *who, code, reason))
                 deeds.answers.append(failure_of(flight, code, reason))
@@ -341,6 +341,15 @@ class Stage:
         flight.answered = True
         del self._flights[flight.request.id]
         del self._by_client[flight.client, flight.wire_id]
+
+
+def _return_us(budget_us: int) -> int:
+    return min(RETURN_US, budget_us // 10)
+
+
+def _budget_for(us: int) -> int:
+    """One that leaves so much for the scheduler."""
+    return us + min(RETURN_US, -(-us // 9))
 
 
 def _is_short(task: Task) -> bool:

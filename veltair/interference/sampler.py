@@ -18,6 +18,7 @@ within NOISE and half a step of all others, which is less than BAND. And from NO
 
 import logging
 import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor
@@ -28,12 +29,13 @@ from veltair.interference.sources import UNSURE, Own, Pressed, Spread, Used
 from veltair.interference.sources.choose import Group
 
 DRIFT_PER_S = 0.05  # of the pressure that the same outsiders make: standard deviation after a second
-ALONE_DRIFT_PER_S = 0.01  # where it is not known whether there are any
+ALONE_DRIFT_PER_S = 0.01  # where nobody is seen: another virtual machine may still begin to press
 SURPRISE = 3.0  # standard deviations, twice in a row: something has begun or ended, what was believed before is worth nothing
 AT_FIRST = 0.05  # standard deviation of nobody's pressing, until somebody is seen
 LEAST_CORES = 0.25  # of others' CPU use: less is an error of reading, or the system's housekeeping
 
-ZERO_GAIN = 0.02  # some fifty readings: an outsider who begins is seen after two or three
+ZERO_GAIN = 0.02  # some fifty readings
+ZERO_AFTER_US = 150_000  # an outsider who begins is seen sooner: until then its part in a reading may not be known
 
 STEP = 1 / 16  # of the scheduler's tables: told in those
 NOTHING, NOISE, BAND = STEP, 2 * STEP, 3 * STEP
@@ -64,7 +66,7 @@ class Estimate:
         self._variance = AT_FIRST**2
         self._surprise = 0.0  # of the reading before, which was left aside
         self._at_us: int | None = None
-        self._looks = False  # somebody looks who is on our CPUs
+        self.looks = False  # somebody looks who is on our CPUs, whoever that is
 
     @property
     def pressure(self) -> float:
@@ -72,8 +74,8 @@ class Estimate:
 
     @property
     def unseen(self) -> bool:
-        """Nobody else is on our CPUs; not known where nobody looks."""
-        return self._looks and self.cores == 0.0
+        """Nobody else is on our CPUs, nor was counted to press; not known where nobody looks."""
+        return self.looks and self.cores == 0.0 and self._level < NOTHING
 
     @property
     def error(self) -> float:
@@ -87,13 +89,14 @@ class Estimate:
     def passes(self, now_us: int) -> None:
         """Time makes it less sure."""
         if self._at_us is not None:
-            drift = 0.0 if self.unseen else DRIFT_PER_S if self.cores else ALONE_DRIFT_PER_S
+            drift = DRIFT_PER_S if self.cores else ALONE_DRIFT_PER_S
             self._spread(drift**2 * max(0, now_us - self._at_us) / 1e6)
         self._at_us = now_us
 
-    def used(self, cores: float) -> None:
-        """Others use so many cores now. Only steps count: what they do with the same cores is for others to measure."""
-        self._looks = True
+    def used(self, cores: float, everybody: bool = True) -> None:
+        """Others use so many cores now, `everybody` of them. Only steps count: what they do with the same cores is for others to
+        measure."""
+        self.looks = everybody
         if cores < LEAST_CORES:
             cores = 0.0
         elif abs(cores - self.cores) < LEAST_CORES:
@@ -108,6 +111,11 @@ class Estimate:
             self._level -= gone
             self._variance *= left**2
             self._spread(left * gone**2)  # it is not known who of them has ended; of all, it is
+
+    def nobody(self) -> None:
+        """Somebody measured, while nobody is seen: as at first."""
+        self._surprise = 0.0
+        self._variance = AT_FIRST**2
 
     def measured(self, pressure: float, error: float) -> None:
         off = pressure - (self._level if pressure < 1.0 else self.pressure)  # above full pressure nothing is felt of more
@@ -129,12 +137,21 @@ class Zero:
     """Of a source that times something: its readings while nobody is seen, which are taken off all others."""
 
     def __init__(self) -> None:
-        self.pressure = 0.0
+        self._pressure = 0.0
         self._readings = 0
+        self._fresh: deque[Pressed] = deque()
 
-    def learn(self, pressure: float) -> None:
-        self._readings += 1
-        self.pressure += max(ZERO_GAIN, 1.0 / self._readings) * (pressure - self.pressure)
+    def learn(self, reading: Pressed, now_us: int) -> None:
+        self._fresh.append(reading)
+        while self._fresh and self._fresh[0].at_us <= now_us - ZERO_AFTER_US:
+            self._readings += 1
+            self._pressure += max(ZERO_GAIN, 1.0 / self._readings) * (self._fresh.popleft().pressure - self._pressure)
+
+    def above(self, reading: Pressed) -> tuple[float, float]:
+        """By how much it is above what was usual, and its error. Somebody is there now, and may have been in the last readings."""
+        self._fresh.clear()
+        unsure = 1.0 + max(ZERO_GAIN, 1.0 / self._readings) if self._readings else 1.0
+        return reading.pressure - self._pressure, reading.error * math.sqrt(unsure)
 
 
 class Hysteresis:
@@ -226,36 +243,38 @@ class Sampler:
     def sample(self, now_us: int, own: Own) -> Outside | None:
         """Read all; what the scheduler is to be told, or None where that has not changed."""
         cores: float | None = None
+        everybody = False
         pressed: list[tuple[str, Pressed]] = []
         for group in self._groups:
             match self._read(group, now_us, own):
-                case Used(_, more, spread):
-                    cores = (cores or 0.0) + more
-                    if spread is not None:
-                        self._holding.tell(spread)
+                case Used() as use:
+                    cores, everybody = (cores or 0.0) + use.cores, everybody or use.everybody
+                    if use.spread is not None:
+                        self._holding.tell(use.spread)
                 case Pressed() as reading:
                     assert group.source is not None
                     pressed.append((group.source.name, reading))
                 case None:
                     continue
         self._estimate.passes(now_us)
-        if cores is not None:
-            self._estimate.used(cores)
+        if cores is not None and (everybody or not self._estimate.looks):  # else who tells of everybody had nothing to tell
+            self._estimate.used(cores, everybody)
         for name, reading in pressed:
-            self._weigh(name, reading)
+            self._weigh(name, reading, now_us)
         changed = self._hysteresis.tell(self._estimate.pressure) is not None or self._holding.held != self.outside.held
         self.outside = Outside(self._hysteresis.told, self._estimate.error, self._estimate.cores, self._holding.held)
         return self.outside if changed else None
 
-    def _weigh(self, name: str, reading: Pressed) -> None:
+    def _weigh(self, name: str, reading: Pressed, now_us: int) -> None:
         if not reading.timed:
             self._estimate.measured(reading.pressure, reading.error)
             return
         zero = self._zeros.setdefault(name, Zero())
         if self._estimate.unseen:
-            zero.learn(reading.pressure)
+            zero.learn(reading, now_us)
+            self._estimate.nobody()
         else:
-            self._estimate.measured(reading.pressure - zero.pressure, reading.error)
+            self._estimate.measured(*zero.above(reading))
 
     def close(self) -> None:
         for group in self._groups:

@@ -44,6 +44,7 @@ class Used:
     at_us: int
     cores: float
     spread: Spread | None = None  # None: not known, or not yet
+    everybody: bool = False  # whoever is on our CPUs is in it; not so with stalls and stolen time
 
 
 Reading = Pressed | Used

@@ -58,7 +58,8 @@ class RunQueue:
         then = next(moment for moment in reversed(window) if moment.at_us <= now_us - WINDOW_US or moment is window[0])
         if now_us - then.at_us < WINDOW_US // 2:
             return None
-        return Used(now_us, _used(then, now), _spread(window[0], now) if now_us - window[0].at_us >= EACH_US else None)
+        spread = _spread(window[0], now) if now_us - window[0].at_us >= EACH_US else None
+        return Used(now_us, _used(then, now), spread, everybody=True)
 
     def close(self) -> None:
         self._file.close()
