@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from veltair.cli import main, top
 from veltair.errors import ServerUnreachable
 from veltair.observe.follow import Follower
+from veltair.observe.live import Followed
 from veltair.observe.read import read_log
 from veltair.observe.records import PressureTold, encode_record
 from veltair.wire.messages import Health
@@ -138,7 +139,7 @@ def test_a_restarted_engine_is_followed(tmp_path: Path, monkeypatch: pytest.Monk
     log.write_bytes(GOLDEN.read_bytes())
     started = read_log(GOLDEN).runs[0].started
     with Follower(log) as follower:
-        looks = top._looks(follower, 1_000_000, 0.1, until_now=False)
+        looks = top._looks(Followed(follower, 1_000_000), 0.1, until_now=False)
         assert next(looks).at_us > 4_000_000
         with log.open("ab") as file:
             file.write(encode_record(started) + b"\n")

@@ -74,10 +74,20 @@ def answered(id_: str, predicted_us: int) -> Complete:
 
 
 def unit(
-    request: str, lease: int, cores: Sequence[int], blocks: range, us: int, why: str, *lost: tuple[str, str], riders: str = ""
+    request: str,
+    lease: int,
+    cores: Sequence[int],
+    blocks: range,
+    us: int,
+    why: str,
+    *lost: tuple[str, str],
+    riders: str = "",
+    pressure: float = 0.0,
+    variant: int = 0,
 ) -> Dispatch:
-    """Variant 0 of each block, on a machine without pressure; `riders` by names with a space between them."""
+    """The same variant of each block; `riders` by names with a space between them."""
     held = Lease(LeaseId(lease), tuple(CoreId(core) for core in cores))
     rejected = tuple(Alternative(what, reason) for what, reason in lost)
     others = tuple(RequestId(name) for name in riders.split())
-    return Dispatch(RequestId(request), held, blocks.start, blocks.stop, (0,) * len(blocks), us, 0.0, why, rejected, others)
+    chosen = (variant,) * len(blocks)
+    return Dispatch(RequestId(request), held, blocks.start, blocks.stop, chosen, us, pressure, why, rejected, others)

@@ -42,6 +42,14 @@ def test_after_a_shift_the_interval_follows_within_a_hundred_requests() -> None:
     assert shifted == pytest.approx(COVERAGE, abs=0.04)
 
 
+@pytest.mark.parametrize("measured_us", [0, -5, 1_000_000_000])
+def test_the_time_of_a_machine_that_was_suspended_teaches_nothing(measured_us: int) -> None:
+    promises = Promises()
+    before = promises.interval_us(KIND, 0, 10_000)
+    promises.learn(KIND, 10_000, measured_us)
+    assert promises.interval_us(KIND, 0, 10_000) == before
+
+
 def test_an_interval_is_never_inside_out() -> None:
     rng, promises = random.Random(1), Promises()
     for _ in range(2_000):

@@ -1,6 +1,8 @@
 """Time: what must be given up is given up when nothing else happens, and no clock that stumbles does harm."""
 
 from core_build import arrived, model, scheduler
+from hypothesis import given
+from hypothesis import strategies as st
 
 from veltair.core.actions import Dispatch, Drop
 from veltair.core.events import RequestCancelled, TimerFired, UnitFinished
@@ -54,3 +56,16 @@ def test_time_never_goes_back() -> None:
     assert isinstance(start, Dispatch)
     assert core.handle(arrived("s", "m", 49_000, 80_000), 0) == []
     assert core.wake_us == 49_000 + 80_000 - 10_000 + 1
+
+
+@given(st.lists(st.tuples(st.integers(0, 20_000), st.integers(0, 5_000)), max_size=40))
+def test_a_fact_that_comes_late_is_decided_upon_as_if_it_came_now(steps: list[tuple[int, int]]) -> None:
+    """Lanes read the clock before they take the lock."""
+    late, on_time = (scheduler("veltair", TEN_MS, cores=2) for _ in range(2))
+    now_us = 0
+    for i, (passed_us, late_us) in enumerate(steps):
+        now_us += passed_us
+        fact = arrived(f"r{i}", "m", now_us, 25_000 + late_us)
+        assert late.handle(TimerFired(), now_us) == on_time.handle(TimerFired(), now_us)
+        assert late.handle(fact, now_us - late_us) == on_time.handle(fact, now_us)
+        assert late.wake_us == on_time.wake_us

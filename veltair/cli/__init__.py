@@ -13,6 +13,7 @@ _COMMANDS = {
     "dashboard": ("veltair.cli.dashboard", "dashboard", "Turn decision logs into one HTML page."),
     "trace": ("veltair.cli.trace", "trace", "Turn a decision log into a trace for Perfetto."),
     "models": ("veltair.cli.models", "models", "List the models that can be compiled by name."),
+    "metrics": ("veltair.cli.metrics", "metrics", "Figures of a server for Prometheus."),
     "top": ("veltair.cli.top", "top", "Watch tenants: who gets what, and who slows whom."),
     "health": ("veltair.cli.health", "health", "Ask a server how it is and what it serves."),
 }

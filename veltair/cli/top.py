@@ -17,8 +17,7 @@ from veltair.client import Client
 from veltair.config import DEFAULT_ENDPOINT, parse_config
 from veltair.errors import LogError, VeltairError
 from veltair.observe.follow import Follower
-from veltair.observe.live import Live, Now, TenantNow
-from veltair.observe.records import Started
+from veltair.observe.live import Followed, Now, TenantNow
 
 _WORDS = ("tenant", "model")
 _NUMBERS = ("target", "rate/s", "in QoS", "p95", "lost", "cores", "pressure", "excess")
@@ -46,9 +45,9 @@ def top(source: str, once: bool, as_json: bool, window_s: float, interval_s: flo
     """
     try:
         is_server = "://" in source
-        path = _log_of(source, timeout_ms) if is_server else Path(source)
+        path = log_of(source, timeout_ms) if is_server else Path(source)
         with Follower(path) as follower:
-            looks = _looks(follower, round(window_s * 1e6), interval_s, until_now=is_server or not once)
+            looks = _looks(Followed(follower, round(window_s * 1e6)), interval_s, until_now=is_server or not once)
             if once:
                 _print(next(looks), as_json)
             elif as_json:
@@ -62,7 +61,8 @@ def top(source: str, once: bool, as_json: bool, window_s: float, interval_s: flo
         return
 
 
-def _log_of(endpoint: str, timeout_ms: float) -> Path:
+def log_of(endpoint: str, timeout_ms: float) -> Path:
+    """Where the server writes its decisions. Raises LogError where it writes none, or not on this machine."""
     endpoint = parse_config({"endpoint": endpoint}).endpoint
     with Client(endpoint, timeout_ms=timeout_ms) as client:
         log = client.health().log
@@ -73,18 +73,11 @@ def _log_of(endpoint: str, timeout_ms: float) -> Path:
     return Path(log)
 
 
-def _looks(follower: Follower, window_us: int, interval_s: float, *, until_now: bool) -> Iterator[Now]:
-    """Endless. A restarted engine begins anew."""
-    live: Live | None = None
+def _looks(followed: Followed, interval_s: float, *, until_now: bool) -> Iterator[Now]:
+    """Endless."""
     while True:
-        for record in follower.read():
-            if isinstance(record, Started):
-                live = Live(record, window_us)
-            elif live is not None:
-                live.take(record)
-        if live is not None:
-            since_start_us = round((time.time() - live.started.wall_time_s) * 1e6)
-            yield live.look(live.started.at_us + since_start_us if until_now else None)
+        if (now := followed.look(until_now=until_now)) is not None:
+            yield now
         time.sleep(interval_s)
 
 
@@ -123,7 +116,8 @@ def _rendered(now: Now) -> RenderableType:
     table.add_column("noisiest neighbour")
     for tenant in now.tenants:
         table.add_row(*_cells(tenant))
-    return Group(escape(head), table)
+    drift = [f"far from their tables: {', '.join(now.adrift)}"] if now.adrift else []
+    return Group(escape(head), *map(escape, drift), table)
 
 
 def _outside(now: Now) -> str:

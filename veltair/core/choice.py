@@ -50,7 +50,12 @@ class Choice:
             liked, why = self._corrected(uneven, costs, cores, pressure, first, end_block), "took longer lately than they say"
         elif self._preferred:
             self._preferred.pop(costs, None)
-        rejected = [Alternative("fastest variants by the tables", why)] if liked.variants != fastest.variants else []
+        rejected = []
+        if liked.variants != fastest.variants:
+            rejected.append(Alternative("fastest variants by the tables", why))
+        elif (quiet := costs.unadapted(cores, pressure)).variants[first:end_block] != fastest.variants[first:end_block]:
+            times = f"{quiet.span_us(first, end_block)} us in place of {fastest.span_us(first, end_block)}"
+            rejected.append(Alternative("variants fastest on a quiet machine", f"{times} at pressure {pressure:.2f}"))
         line, spared = self._spare(liked, job, costs, cores, end_block, ledger, now_us)
         if spared is not None:
             rejected.append(Alternative("fastest variants", f"would push {spared.request.id} past its deadline"))

@@ -9,6 +9,7 @@ assumption on why predictions err: load that came later, tables that stray, neig
 from dataclasses import dataclass
 from math import exp, log
 
+from veltair.core.residuals import ABSURD_RATIO
 from veltair.core.state import Kind
 
 COVERAGE = 0.9
@@ -35,7 +36,7 @@ class Promises:
         return arrived_us + round(us * exp(bounds.low)), arrived_us + round(us * exp(bounds.high))
 
     def learn(self, kind: Kind, foretold_us: int, measured_us: int) -> None:
-        if foretold_us <= 0 or measured_us <= 0:
+        if foretold_us <= 0 or not 0 < measured_us <= ABSURD_RATIO * foretold_us:  # a suspended machine teaches nothing
             return
         bounds, seen = self._bounds.setdefault(kind, _Bounds()), log(measured_us / foretold_us)
         bounds.low += STEP * (OUTSIDE - (seen < bounds.low))

@@ -148,7 +148,7 @@ class Zero:
             self._pressure += max(ZERO_GAIN, 1.0 / self._readings) * (self._fresh.popleft().pressure - self._pressure)
 
     def above(self, reading: Pressed) -> tuple[float, float]:
-        """By how much it is above what was usual, and its error. Somebody is there now, and may have been in the last readings."""
+        """By how much it is above what was usual, and its error. Somebody is there now, and maybe was in the last readings."""
         self._fresh.clear()
         unsure = 1.0 + max(ZERO_GAIN, 1.0 / self._readings) if self._readings else 1.0
         return reading.pressure - self._pressure, reading.error * math.sqrt(unsure)

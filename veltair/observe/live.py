@@ -1,11 +1,13 @@
 """The last seconds of a run, tenant by tenant: what `veltair top` shows. Fed with records, it forgets what is older."""
 
+import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from veltair.observe.attribution import Attribution, Costs, Split
-from veltair.observe.records import Arrived, Completed, Dispatched, Dropped, Finished, Record, Refused, Started
+from veltair.observe.follow import Follower
+from veltair.observe.records import Arrived, Completed, Dispatched, Drifted, Dropped, Finished, Record, Refused, Started
 from veltair.observe.summary import percentile_us
 
 Key = tuple[str, str]  # tenant, model
@@ -55,6 +57,7 @@ class Now:
     outside_cores: float  # that those use
     outside_held: tuple[int, ...]  # CPUs that those have most of
     sources: tuple[str, ...]  # which tell of them
+    adrift: tuple[str, ...]  # models whose times are far from their tables
     tenants: tuple[TenantNow, ...]
 
 
@@ -94,6 +97,7 @@ class Live:
         self._of: dict[Key, _Window] = {key: _Window() for key in self._promised}
         self._units: deque[_Unit] = deque()
         self._in_flight: dict[int, _Unit] = {}
+        self._adrift: set[str] = set()
 
     def take(self, record: Record) -> None:
         self.last_us = max(self.last_us, record.at_us)
@@ -108,6 +112,8 @@ class Live:
             case Finished():
                 if (unit_over := self._in_flight.pop(record.lease, None)) is not None:
                     unit_over.end_us = record.at_us
+            case Drifted(_, model, over):
+                (self._adrift.discard if over else self._adrift.add)(model)
             case Completed() | Refused() | Dropped():
                 window = self._window(record)
                 window.ended.append((record.at_us, record))
@@ -144,6 +150,7 @@ class Live:
             outside_cores=self._attribution.outside_cores,
             outside_held=self._attribution.outside_held,
             sources=self.started.sources,
+            adrift=tuple(sorted(self._adrift)),
             tenants=tuple(self._tenants(begin_us, span_us, held, pressures)),
         )
 
@@ -187,3 +194,23 @@ class Live:
         """In order of their beginning; one that runs long keeps those behind it a little longer."""
         while self._units and (end_us := self._units[0].end_us) is not None and end_us < before_us:
             self._units.popleft()
+
+
+class Followed:
+    """The last seconds of a log that grows. A restarted engine begins anew."""
+
+    def __init__(self, follower: Follower, window_us: int) -> None:
+        self._follower, self._window_us = follower, window_us
+        self._live: Live | None = None
+
+    def look(self, *, until_now: bool) -> Now | None:
+        """The window that ends now, else with the last record; None while no run has begun. Raises LogError."""
+        for record in self._follower.read():
+            if isinstance(record, Started):
+                self._live = Live(record, self._window_us)
+            elif self._live is not None:
+                self._live.take(record)
+        if self._live is None:
+            return None
+        started = self._live.started
+        return self._live.look(started.at_us + round((time.time() - started.wall_time_s) * 1e6) if until_now else None)

@@ -164,7 +164,8 @@ class Veltair(Policy):
         limit = self._limit_us(job, quiet_us, wanted, cores, ledger, now_us) if self._adapts_units else None
         if limit is not None:
             limit_us, why = limit
-            end = unit_end(costs.fastest(cores, pressure), first, limit_us / correction)
+            timed = costs.fastest if self._adapts_variants else costs.unadapted
+            end = unit_end(timed(cores, pressure), first, limit_us / correction)
             if end < len(costs.model.blocks):
                 rejected.append(Alternative("the whole rest", why))
 
