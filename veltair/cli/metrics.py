@@ -8,13 +8,13 @@ import click
 from prometheus_client import CollectorRegistry, Metric, generate_latest, start_http_server
 from prometheus_client.registry import Collector
 
+from veltair.cli.prometheus import of_server, of_tenants
 from veltair.cli.top import log_of
 from veltair.client import Client
 from veltair.config import DEFAULT_ENDPOINT
 from veltair.errors import LogError, VeltairError
 from veltair.observe.follow import Follower
 from veltair.observe.live import Followed
-from veltair.observe.metrics import of_server, of_tenants
 
 
 @click.command(epilog="Example: veltair metrics --listen 9464")
