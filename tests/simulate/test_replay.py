@@ -98,8 +98,14 @@ def test_a_log_with_a_hole_or_without_tables_is_refused() -> None:
         replay(Run(msgspec.structs.replace(run.started, core=None), run.records, 0))
 
 
-def test_what_a_real_engine_decided_is_decided_again() -> None:
-    [run] = read_log(GOLDEN / "engine_fcfs.jsonl").runs
+@pytest.mark.parametrize("policy", ["fcfs", "veltair"])
+def test_what_a_real_engine_decided_is_decided_again(policy: str) -> None:
+    """Under the default policy beside a process of somebody else's, with refusals, cancellations and time that ran out. Where it
+    is meant to decide otherwise: scripts/record_golden."""
+    [run] = read_log(GOLDEN / f"engine_{policy}.jsonl").runs
     replayed = replay(run)
     assert replayed.difference is None
     assert replayed.decisions > 100
+    kinds = {type(record) for record in run.records}
+    if policy == "veltair":
+        assert kinds > {records.PressureTold, records.Refused, records.Dropped, records.Woken, records.Drifted}
