@@ -7,6 +7,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from veltair.cli import main
+from veltair.simulate.setting import prepare
+from veltair.simulate.workload import read_workload
 
 GOLDEN = Path(__file__).parent.parent / "simulate" / "golden" / "engine_fcfs.jsonl"
 QUICK = ("--workload", "queue-heavy", "--policy", "fcfs", "--seeds", "1", "--requests", "100")
@@ -87,3 +89,38 @@ def test_a_replay_that_differs_shows_the_first_difference_and_fails(tmp_path: Pa
     assert "then one differs" in result.output
     assert "first_block=1" in result.output
     assert "first_block=0" in result.output
+
+
+def recorded(tmp_path: Path, csv: str, rate: str = "") -> Path:
+    (tmp_path / "day.csv").write_text(csv)
+    workload = tmp_path / "workload.toml"
+    workload.write_text(f"""
+requests = 200
+[machine]
+cores = 2
+[[model]]
+name = "m"
+service_ms = 5
+[[tenant]]
+name = "files"
+model = "m"
+qos_ms = 20
+{rate}
+arrivals = {{ kind = "replay", file = "day.csv" }}
+""")
+    return workload
+
+
+@pytest.mark.parametrize("csv", ["at_s\n0\n0.05\n0.1\n0.12\n0.3\n", "minute,requests\n0,900\n1,600\n"], ids=["times", "minutes"])
+def test_recorded_arrivals_are_played_as_fast_as_they_came(tmp_path: Path, csv: str) -> None:
+    workload = recorded(tmp_path, csv)
+    assert prepare(read_workload(str(workload))).base_per_s == pytest.approx(12.5 if "minute" in csv else 5 / 0.375)
+    result = simulate("--workload", workload, "--policy", "fcfs", "--seeds", 1)
+    assert result.exit_code == 0, result.output
+
+
+def test_a_bad_recording_is_named_before_anything_runs(tmp_path: Path) -> None:
+    result = simulate("--workload", recorded(tmp_path, "at_s\n1\nsoon\n"), "--policy", "fcfs")
+    assert result.exit_code == 1
+    assert "day.csv', line 3: at_s = 'soon' is not a number (bad_config)" in " ".join(result.output.split())
+    assert "seed" not in result.output

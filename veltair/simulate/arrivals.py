@@ -33,8 +33,7 @@ def times_s(tenant: Tenant, per_s: float, end_s: float, seed: int, folder: Path)
         case Diurnal() as day:
             return _thinned(rng, per_s, day, end_s)
         case Replay(file):
-            recorded = read_recorded(folder / file, random.Random(f"{seed}/{tenant.name}/minutes"))
-            return _replayed(recorded, per_s, end_s)
+            return _replayed(read_recorded(folder / file, random.Random(f"{seed}/{tenant.name}/minutes")), per_s, end_s)
         case Closed():
             raise AssertionError("the arrivals of a closed loop follow from its answers")
 
@@ -94,9 +93,13 @@ class Recorded:
     at_s: tuple[float, ...]  # ascending, from 0
     length_s: float
 
+    @property
+    def per_s(self) -> float:
+        return len(self.at_s) / self.length_s
+
 
 def _replayed(recorded: Recorded, per_s: float, end_s: float) -> Iterator[float]:
-    faster = per_s * recorded.length_s / len(recorded.at_s)
+    faster = per_s / recorded.per_s
     begin_s = 0.0
     while begin_s < end_s:
         for at_s in recorded.at_s:

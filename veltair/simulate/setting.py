@@ -1,6 +1,7 @@
 """A workload made ready: models with times for this machine, what it can carry at most, and one run of it at some load."""
 
 import math
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,11 +16,11 @@ from veltair.core.predict import ModelCosts, costs_by_precision
 from veltair.core.scheduler import Scheduler
 from veltair.core.values import CoreId, LatencyTable, Machine, Model, ModelName, Place, Precision
 from veltair.errors import ConfigError
-from veltair.simulate.arrivals import ClosedLoop, Tickets, times_s
+from veltair.simulate.arrivals import ClosedLoop, Tickets, read_recorded, times_s
 from veltair.simulate.costs import Known, read_models
 from veltair.simulate.result import MachineInfo, ModelInfo, Scenario, TenantInfo
 from veltair.simulate.virtual import Outcome, Run, Span, Step, play
-from veltair.simulate.workload import Closed, MachineSpec, Tenant, Workload
+from veltair.simulate.workload import Closed, MachineSpec, Replay, Tenant, Workload
 from veltair.simulate.world import Contended
 
 USUAL_LOAD = 0.7  # of capacity, where neither the workload nor the user says at which load to look closely
@@ -75,13 +76,20 @@ def prepare(workload: Workload) -> Setting:
             f"model {heaviest.name!r} has {mb:.0f} MB of weights, weights_budget_mb is {budget / 1e6:.0f}; raise it"
         )
     alone = [_alone(tenant, models[tenant.model], spec.cores) for tenant in workload.tenant]
+    recorded_per_s = {
+        tenant.name: read_recorded(Path(workload.folder) / tenant.process.file, random.Random(0)).per_s
+        for tenant in workload.tenant
+        if isinstance(tenant.process, Replay)
+    }
     if any(tenant.share is not None for tenant in workload.tenant):
         if any(isinstance(tenant.process, Closed) for tenant in workload.tenant):
             raise ConfigError("a closed loop's clients have no share; give the other tenants rate_per_s in place of share")
         rates, base = [tenant.share or 0.0 for tenant in workload.tenant], None
     else:
         rates = [
-            _closed_rate(tenant.process, us) if isinstance(tenant.process, Closed) else tenant.rate_per_s or 0.0
+            _closed_rate(tenant.process, us)
+            if isinstance(tenant.process, Closed)
+            else tenant.rate_per_s or recorded_per_s[tenant.name]
             for tenant, (_, us) in zip(workload.tenant, alone, strict=True)
         ]
         base = sum(rates)

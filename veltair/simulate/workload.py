@@ -71,7 +71,8 @@ class Closed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
 class Replay(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="replay"):
     """Arrivals as recorded in a CSV file: a column `at_s` of timestamps, or columns `minute` and `requests`.
 
-    Replayed as fast as the tenant's rate asks for, again from its start if it is shorter than the run.
+    Replayed as fast as the tenant's rate asks for, or as it was recorded where that says nothing; again from its start if it is
+    shorter than the run.
     """
 
     file: str
@@ -112,7 +113,9 @@ class Tenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         closed = isinstance(self.arrivals, Closed)
         if closed and (self.share is not None or self.rate_per_s is not None):
             raise ValueError("a closed loop has clients in place of share and rate_per_s; leave those out")
-        if not closed and (self.share is None) == (self.rate_per_s is None):
+        if self.share is not None and self.rate_per_s is not None:
+            raise ValueError("give either share (of all requests) or rate_per_s")
+        if not (closed or isinstance(self.arrivals, Replay)) and self.share is None and self.rate_per_s is None:
             raise ValueError("give either share (of all requests) or rate_per_s")
 
     @property
