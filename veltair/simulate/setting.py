@@ -76,22 +76,13 @@ def prepare(workload: Workload) -> Setting:
             f"model {heaviest.name!r} has {mb:.0f} MB of weights, weights_budget_mb is {budget / 1e6:.0f}; raise it"
         )
     alone = [_alone(tenant, models[tenant.model], spec.cores) for tenant in workload.tenant]
-    recorded_per_s = {
-        tenant.name: read_recorded(Path(workload.folder) / tenant.process.file, random.Random(0)).per_s
-        for tenant in workload.tenant
-        if isinstance(tenant.process, Replay)
-    }
+    own_per_s = [_own_rate(tenant, us, Path(workload.folder)) for tenant, (_, us) in zip(workload.tenant, alone, strict=True)]
     if any(tenant.share is not None for tenant in workload.tenant):
         if any(isinstance(tenant.process, Closed) for tenant in workload.tenant):
             raise ConfigError("a closed loop's clients have no share; give the other tenants rate_per_s in place of share")
         rates, base = [tenant.share or 0.0 for tenant in workload.tenant], None
     else:
-        rates = [
-            _closed_rate(tenant.process, us)
-            if isinstance(tenant.process, Closed)
-            else tenant.rate_per_s or recorded_per_s[tenant.name]
-            for tenant, (_, us) in zip(workload.tenant, alone, strict=True)
-        ]
+        rates = [tenant.rate_per_s or own or 0.0 for tenant, own in zip(workload.tenant, own_per_s, strict=True)]
         base = sum(rates)
     shares = tuple(rate / sum(rates) for rate in rates)
     core_us = sum(share * cores * us for share, (cores, us) in zip(shares, alone, strict=True))
@@ -278,8 +269,15 @@ def _alone(tenant: Tenant, model: Model, cores: int) -> tuple[int, int]:
     return min(fitting, key=lambda one: one[0] * one[1])
 
 
-def _closed_rate(closed: Closed, alone_us: int) -> float:
-    return closed.clients / (closed.think_ms / 1e3 + alone_us / 1e6)
+def _own_rate(tenant: Tenant, alone_us: int, folder: Path) -> float | None:
+    """Requests a second that its process tells by itself. Raises ConfigError for a recording that cannot be read."""
+    match tenant.process:
+        case Closed(clients, think_ms):
+            return clients / (think_ms / 1e3 + alone_us / 1e6)
+        case Replay(file):
+            return read_recorded(folder / file, random.Random(0)).per_s
+        case _:
+            return None
 
 
 def _tenant_info(tenant: Tenant, share: float) -> TenantInfo:
