@@ -7,7 +7,7 @@ log = "decisions.jsonl"        # default: none
 drain_timeout_s = 10.0
 
 [interference]
-source = "auto"                # of outside pressure: "auto", "off", or one of SOURCES; default: "off"
+source = "auto"                # of outside pressure: "auto", "off", or one of SOURCES; default: "auto"
 profile = "host.json"          # as `veltair calibrate` wrote it; default: where it writes without --profile
 
 [tenants.shop]
@@ -49,7 +49,7 @@ SOURCES = ("perf", "psi", "steal", "runqueue", "probe", "residuals")
 class Interference:
     """Where the engine learns how long its models take on this machine, and of processes that are not its own."""
 
-    source: str = "off"  # or "auto", or one of SOURCES
+    source: str = "auto"  # or "off", or one of SOURCES
     profile: Path | None = None  # None: where `veltair calibrate` puts it
     times: bool = True  # those that `veltair calibrate --deep` left beside the profile, in place of the bundles' own
 
