@@ -3,13 +3,14 @@
 import threading
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 from prometheus_client.parser import text_string_to_metric_families
 
-from veltair.cli import main, metrics, top
+from veltair.cli import main, metrics
 from veltair.errors import ServerUnreachable
 from veltair.observe.records import Refused, encode_record
 from veltair.wire.messages import EngineHealth, Health, ModelInfo, OutsideHealth
@@ -44,7 +45,6 @@ class Server:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> type[Server]:
     monkeypatch.setattr(metrics, "Client", Server)
-    monkeypatch.setattr(top, "Client", Server)
     monkeypatch.setattr(Server, "now", Health("", "serving", "0.1", "veltair", (ENGINE,), log=str(GOLDEN)))
     return Server
 
@@ -100,6 +100,13 @@ def test_printed_once_a_server_that_does_not_answer_is_an_error(server: type[Ser
     assert "Error: nothing answers at tcp://127.0.0.1:9 [server_unreachable]" in result.output
 
 
+def test_what_is_no_endpoint_is_said_before_anybody_listens(server: type[Server]) -> None:
+    result = run_metrics("localhost:7400", "--listen", "9464")
+    assert result.exit_code == 1
+    assert "endpoint = 'localhost:7400'" in result.output
+    assert "[bad_config]" in result.output
+
+
 @pytest.mark.parametrize("listen", ["", "x", "0", "127.0.0.1:70000", "127.0.0.1:"])
 def test_a_port_that_is_none_is_named(server: type[Server], listen: str) -> None:
     result = run_metrics("--listen", listen)
@@ -130,8 +137,10 @@ def test_scrapes_are_answered_also_while_the_server_is_away(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(metrics, "start_http_server", started)
-    monkeypatch.setattr(metrics.time, "sleep", sleep)
-    service = threading.Thread(target=run_metrics, args=("--listen", "9464", "--window", "1000000000"))
+    monkeypatch.setattr(metrics, "time", SimpleNamespace(sleep=sleep))  # not everybody's
+    results: list[Result] = []
+    listen = "--listen", "9464", "--window", "1000000000"
+    service = threading.Thread(target=lambda: results.append(run_metrics(*listen)))
     service.start()
     try:
         assert listening.wait(10)
@@ -151,5 +160,8 @@ def test_scrapes_are_answered_also_while_the_server_is_away(
     finally:
         done.set()
         service.join(10)
-        found[0].shutdown()
-        found[0].server_close()
+        for http in found:
+            http.shutdown()
+            http.server_close()
+    assert not service.is_alive()
+    assert results[0].exit_code == 0

@@ -34,7 +34,7 @@ class _Lazy(click.Group):
         except ModuleNotFoundError as error:
             if error.name and error.name.split(".")[0] == "veltair":
                 raise
-            extra = "compile" if cmd_name == "compile" else "engine"
+            extra = cmd_name if cmd_name in ("compile", "metrics") else "engine"
             raise click.ClickException(f'{error.name} is not installed; run: pip install "veltair[{extra}]"') from error
         return command
 

@@ -9,12 +9,11 @@ from prometheus_client import CollectorRegistry, Metric, generate_latest, start_
 from prometheus_client.registry import Collector
 
 from veltair.cli.prometheus import of_server, of_tenants
-from veltair.cli.top import log_of
 from veltair.client import Client
-from veltair.config import DEFAULT_ENDPOINT
+from veltair.config import DEFAULT_ENDPOINT, parse_config
 from veltair.errors import LogError, VeltairError
 from veltair.observe.follow import Follower
-from veltair.observe.live import Followed
+from veltair.observe.live import Followed, Now
 
 
 @click.command(epilog="Example: veltair metrics --listen 9464")
@@ -29,7 +28,10 @@ def metrics(endpoint: str, listen: str | None, window_s: float, timeout_ms: floa
     time, latency and losses over the last seconds are read from its decision log, where it writes one on this machine (veltair
     serve --log). Printed once, exit status 0 only if it serves; to scrapes, a server that does not answer is veltair_up 0.
     """
-    server = _Server(endpoint, window_s, timeout_ms)
+    try:
+        server = _Server(endpoint, window_s, timeout_ms)
+    except VeltairError as error:
+        raise click.ClickException(f"{error} [{error.code}]") from error
     registry = CollectorRegistry()
     registry.register(server)
     try:
@@ -59,8 +61,11 @@ class _Server(Collector):
     """Asked anew for every scrape; its log is followed from one to the next."""
 
     def __init__(self, endpoint: str, window_s: float, timeout_ms: float) -> None:
-        self._endpoint, self._window_us, self._timeout_ms = endpoint, round(window_s * 1e6), timeout_ms
+        """Raises ConfigError for what is no endpoint."""
+        self._endpoint = parse_config({"endpoint": endpoint}).endpoint
+        self._window_us, self._timeout_ms = round(window_s * 1e6), timeout_ms
         self._scrape = threading.Lock()  # each has a thread of its own
+        self._log: str | None = None  # that is followed
         self._follower: Follower | None = None
         self._followed: Followed | None = None
 
@@ -78,27 +83,36 @@ class _Server(Collector):
             found = list(self._found())
         yield from found
 
+    def close(self) -> None:
+        with self._scrape:
+            self._unfollow()
+
     def _found(self) -> Iterator[Metric]:
         try:
             with Client(self._endpoint, timeout_ms=self._timeout_ms) as client:
                 health, models = client.health(), [model.name for model in client.models()]
-        except VeltairError:
-            self.close()
+        except VeltairError:  # the log is followed on when it answers again
             yield from of_server(None, ())
             return
         yield from of_server(health, models)
         try:
-            if self._followed is None:
-                self._follower = Follower(log_of(self._endpoint, self._timeout_ms))
-                self._followed = Followed(self._follower, self._window_us)
-            now = self._followed.look(until_now=True)
-        except LogError:  # it writes none, or elsewhere
-            self.close()
+            now = self._now(health.log)
+        except LogError:  # on another machine, or damaged
+            self._unfollow()
             return
         if now is not None:
             yield from of_tenants(now)
 
-    def close(self) -> None:
+    def _now(self, log: str) -> Now | None:
+        """None where none is written."""
+        if log != self._log:
+            self._unfollow()
+        if log and self._followed is None:
+            self._follower = Follower(log)
+            self._followed, self._log = Followed(self._follower, self._window_us), log
+        return None if self._followed is None else self._followed.look(until_now=True)
+
+    def _unfollow(self) -> None:
         if self._follower is not None:
             self._follower.close()
-        self._follower = self._followed = None
+        self._log = self._follower = self._followed = None

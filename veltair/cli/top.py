@@ -45,7 +45,7 @@ def top(source: str, once: bool, as_json: bool, window_s: float, interval_s: flo
     """
     try:
         is_server = "://" in source
-        path = log_of(source, timeout_ms) if is_server else Path(source)
+        path = _log_of(source, timeout_ms) if is_server else Path(source)
         with Follower(path) as follower:
             looks = _looks(Followed(follower, round(window_s * 1e6)), interval_s, until_now=is_server or not once)
             if once:
@@ -61,7 +61,7 @@ def top(source: str, once: bool, as_json: bool, window_s: float, interval_s: flo
         return
 
 
-def log_of(endpoint: str, timeout_ms: float) -> Path:
+def _log_of(endpoint: str, timeout_ms: float) -> Path:
     """Where the server writes its decisions. Raises LogError where it writes none, or not on this machine."""
     endpoint = parse_config({"endpoint": endpoint}).endpoint
     with Client(endpoint, timeout_ms=timeout_ms) as client:

@@ -53,12 +53,14 @@ class Choice:
         rejected = []
         if liked.variants != fastest.variants:
             rejected.append(Alternative("fastest variants by the tables", why))
-        elif (quiet := costs.unadapted(cores, pressure)).variants[first:end_block] != fastest.variants[first:end_block]:
-            times = f"{quiet.span_us(first, end_block)} us in place of {fastest.span_us(first, end_block)}"
-            rejected.append(Alternative("variants fastest on a quiet machine", f"{times} at pressure {pressure:.2f}"))
         line, spared = self._spare(liked, job, costs, cores, end_block, ledger, now_us)
         if spared is not None:
             rejected.append(Alternative("fastest variants", f"would push {spared.request.id} past its deadline"))
+        if line.variants == fastest.variants and (quiet := costs.unadapted(cores, pressure)).variants != fastest.variants:
+            quiet_us, fastest_us = quiet.span_us(first, end_block), fastest.span_us(first, end_block)
+            if fastest_us < quiet_us:
+                times = f"{quiet_us} us in place of {fastest_us}"
+                rejected.append(Alternative("variants fastest on a quiet machine", f"{times} at pressure {pressure:.2f}"))
         us = line.span_us(first, end_block) if uneven is None else _us(line, uneven, costs, cores, pressure, first, end_block)
         return Chosen(line, us * ledger.correction(job, now_us), tuple(rejected))
 

@@ -35,6 +35,7 @@ AT_FIRST = 0.05  # standard deviation of nobody's pressing, until somebody is se
 LEAST_CORES = 0.25  # of others' CPU use: less is an error of reading, or the system's housekeeping
 
 ZERO_GAIN = 0.02  # some fifty readings
+WILD = 2.0  # a pressure that is not learnt in full
 ZERO_AFTER_US = 150_000  # an outsider who begins is seen sooner: until then its part in a reading may not be known
 
 STEP = 1 / 16  # of the scheduler's tables: told in those
@@ -67,6 +68,7 @@ class Estimate:
         self._surprise = 0.0  # of the reading before, which was left aside
         self._at_us: int | None = None
         self.looks = False  # somebody looks who is on our CPUs, whoever that is
+        self._counted = False  # by counters, at least once
 
     @property
     def pressure(self) -> float:
@@ -96,6 +98,8 @@ class Estimate:
     def used(self, cores: float, everybody: bool = True) -> None:
         """Others use so many cores now, `everybody` of them. Only steps count: what they do with the same cores is for others to
         measure."""
+        if everybody and not self.looks and not self._counted and cores < LEAST_CORES:
+            self._level, self._surprise = 0.0, 0.0  # what was timed before anybody looked was the machine
         self.looks = everybody
         if cores < LEAST_CORES:
             cores = 0.0
@@ -113,11 +117,13 @@ class Estimate:
             self._spread(left * gone**2)  # it is not known who of them has ended; of all, it is
 
     def nobody(self) -> None:
-        """Somebody measured, while nobody is seen: as at first."""
-        self._surprise = 0.0
-        self._variance = AT_FIRST**2
+        """Somebody timed, while nobody is seen: as at first. What was counted is worth more."""
+        if not self._counted:
+            self._surprise = 0.0
+            self._variance = AT_FIRST**2
 
-    def measured(self, pressure: float, error: float) -> None:
+    def measured(self, pressure: float, error: float, counted: bool = False) -> None:
+        self._counted = self._counted or counted
         off = pressure - (self._level if pressure < 1.0 else self.pressure)  # above full pressure nothing is felt of more
         before, self._surprise = self._surprise, 0.0
         if off**2 > SURPRISE**2 * (self._variance + error**2):
@@ -145,11 +151,15 @@ class Zero:
         self._fresh.append(reading)
         while self._fresh and self._fresh[0].at_us <= now_us - ZERO_AFTER_US:
             self._readings += 1
-            self._pressure += max(ZERO_GAIN, 1.0 / self._readings) * (self._fresh.popleft().pressure - self._pressure)
+            usual = min(max(self._fresh.popleft().pressure, -WILD), WILD)  # an interrupt, a page that was not there
+            self._pressure += max(ZERO_GAIN, 1.0 / self._readings) * (usual - self._pressure)
+
+    def somebody(self) -> None:
+        """Is there now, and maybe was in the last readings."""
+        self._fresh.clear()
 
     def above(self, reading: Pressed) -> tuple[float, float]:
-        """By how much it is above what was usual, and its error. Somebody is there now, and maybe was in the last readings."""
-        self._fresh.clear()
+        """By how much it is above what was usual, and its error."""
         unsure = 1.0 + max(ZERO_GAIN, 1.0 / self._readings) if self._readings else 1.0
         return reading.pressure - self._pressure, reading.error * math.sqrt(unsure)
 
@@ -259,6 +269,9 @@ class Sampler:
         self._estimate.passes(now_us)
         if cores is not None and (everybody or not self._estimate.looks):  # else who tells of everybody had nothing to tell
             self._estimate.used(cores, everybody)
+        if not self._estimate.unseen:
+            for zero in self._zeros.values():
+                zero.somebody()
         for name, reading in pressed:
             self._weigh(name, reading, now_us)
         changed = self._hysteresis.tell(self._estimate.pressure) is not None or self._holding.held != self.outside.held
@@ -267,7 +280,7 @@ class Sampler:
 
     def _weigh(self, name: str, reading: Pressed, now_us: int) -> None:
         if not reading.timed:
-            self._estimate.measured(reading.pressure, reading.error)
+            self._estimate.measured(reading.pressure, reading.error, counted=True)
             return
         zero = self._zeros.setdefault(name, Zero())
         if self._estimate.unseen:

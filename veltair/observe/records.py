@@ -117,7 +117,7 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
     model: str
     code: str
     reason: str
-    earliest_us: int | None = None
+    earliest_us: int | None = None  # the scheduler's: what the client is told is longer by an answer's way back
 
 
 class Dropped(msgspec.Struct, frozen=True, tag="dropped"):

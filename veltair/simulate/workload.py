@@ -252,7 +252,7 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
                 raise ValueError(f"{what} {twice[0]!r} is there twice; give each a name of its own")
         shares = {t.share is not None for t in self.tenant if not isinstance(t.process, Closed)}
         if len(shares) > 1:
-            raise ValueError("some tenants have a share and some a rate_per_s; give all of them the same")
+            raise ValueError("some tenants have a share and some have none; give all of them a share, or all a rate_per_s")
 
 
 def read_workload(name: str | Path) -> Workload:
