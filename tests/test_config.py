@@ -54,6 +54,11 @@ def test_a_file_is_read_with_units_as_people_write_them(tmp_path: Path) -> None:
     )
 
 
+def test_other_processes_are_watched_unless_it_is_said_otherwise() -> None:
+    assert parse_config({}).interference.source == "auto"
+    assert parse_config({"interference": {"source": "off"}}).interference.source == "off"
+
+
 def test_command_line_options_go_before_the_file() -> None:
     config = with_options(parse_config({"policy": "fcfs", "drain_timeout_s": 3}), policy="veltair", cores=None)
     assert config == ServeConfig(policy="veltair", drain_timeout_s=3.0)

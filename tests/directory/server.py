@@ -37,8 +37,11 @@ class Server:
 
 @contextmanager
 def running(artifacts: Path, *options: str) -> Iterator[Server]:
-    """Serves once entered; ended at the end whatever happens."""
+    """Serves once entered; ended at the end whatever happens. What this host is calibrated for and what else runs on it is left
+    aside, where no other configuration is given."""
     endpoint = f"tcp://127.0.0.1:{free_port()}"
+    if "--config" not in options:
+        options = (*options, "--config", str(Path(__file__).parent / "alone.toml"))
     command = [*COMMAND, str(artifacts), "--endpoint", endpoint, "--json", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
