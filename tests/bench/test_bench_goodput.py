@@ -34,7 +34,7 @@ def test_help_names_the_contenders_the_mixes_and_the_targets(command: click.Comm
         (("--only", "light,dark"), "dark is not known; choose from light, medium, heavy, mixed"),
         (("--contenders", "veltair,triton"), "triton is not known; choose from veltair, "),
         (("--contenders", ""), "nothing is not known; choose from veltair, "),
-        (("--contenders", "alone", "--seeds", "0"), "0 is not in the range x>=1"),
+        (("--contenders", "alone", "--rounds", "0"), "0 is not in the range x>=1"),
         (("--resume",), "--resume goes on with the rows of --json FILE"),
         (("--bundles", "no-such-folder"), "no bundle in no-such-folder"),
     ],

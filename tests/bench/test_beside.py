@@ -69,7 +69,7 @@ def test_each_seed_is_searched_by_one_contender_after_the_other() -> None:
     found = bench.competed()
     assert [each.label for each in found] == [ADAPTIVE, f"{STATIC} (static)", UNAWARE]
     for each, most in zip(found, (80.0, 70.0, 50.0), strict=True):
-        assert each.loads == pytest.approx([most, most], rel=0.04)
+        assert each.loads == pytest.approx([most, most], rel=0.08)
     turns = list(dict.fromkeys((name, scenario.seed) for name, scenario in bench.diary))
     assert turns == [(name, seed) for seed in (5, 6) for name in ("adaptive", "static", "unaware")]
 
@@ -101,7 +101,7 @@ def test_a_later_search_begins_where_the_earlier_one_of_its_contender_ended() ->
 def test_a_contender_that_carries_nothing_does_not_end_the_others_searches() -> None:
     found = Bench(adaptive=0.001, unaware=50.0, static=70.0).competed()
     assert found[0].loads == [0.0, 0.0]
-    assert found[2].loads == pytest.approx([50.0, 50.0], rel=0.04)
+    assert found[2].loads == pytest.approx([50.0, 50.0], rel=0.08)
 
 
 def test_seeds_for_which_there_is_no_time_are_left_out() -> None:

@@ -17,7 +17,7 @@ import msgspec
 
 from veltair.bench.contenders import Server, total_per_s
 from veltair.bench.foresee import at_load
-from veltair.bench.largest import LargestLoad, margin, middle, probe_seconds
+from veltair.bench.largest import LargestLoad, margin, middle, probe_of, probe_seconds
 from veltair.bench.openloop import NO_ANSWER
 from veltair.bench.outsider import Switch
 from veltair.bench.result import LATENESS_LIMIT_US, PolicyResult
@@ -114,24 +114,22 @@ def _best_static(scenario: Scenario, statics: Mapping[str, Callable[[], Opened]]
     margins = {}
     for label, opened in statics.items():
         with opened() as server:
-            margins[label], _ = _probed(server, scenario, load, effort, label, told)
+            margins[label] = margin(_probed(server, scenario, load, effort, label, told))
     return max(margins, key=lambda label: margins[label])
 
 
 def _largest(server: Server, scenario: Scenario, own: Carried, start: float, effort: Effort, told: Told) -> float:
     search = LargestLoad(start, effort.probes)
     while (load := search.next_load()) is not None:
-        kept_by, result = _probed(server, scenario, load, effort, own.label, told)
-        search.tell(load, kept_by)
-        if kept_by >= 0:
+        result = _probed(server, scenario, load, effort, own.label, told)
+        search.tell(probe_of(load, result.tenants))
+        if margin(result) >= 0:
             own.lateness_us = max(own.lateness_us or 0, result.lateness_p99_us)
     return search.answer()
 
 
-def _probed(
-    server: Server, scenario: Scenario, load: float, effort: Effort, label: str, told: Told
-) -> tuple[float, PolicyResult]:
-    """The margin of the tenants that count, and all that was found."""
+def _probed(server: Server, scenario: Scenario, load: float, effort: Effort, label: str, told: Told) -> PolicyResult:
+    """What the tenants that count got."""
     seconds = probe_seconds(load, requests=effort.requests, least_s=effort.least_s, most_s=effort.most_s)
     result = server.probe(at_load(scenario, load, seconds))
     counted = tuple(t for t, asked in zip(result.tenants, scenario.tenant, strict=True) if not asked.background)
@@ -139,7 +137,7 @@ def _probed(
     given_up = "; given up" if any(NO_ANSWER in tenant.errors for tenant in result.tenants) else ""
     late = f"; the generator was late by {result.lateness_p99_us / 1000:.1f} ms" if result.generator_was_late else ""
     told(f"{scenario.name}, {label}, seed {scenario.seed}, {load:.1f}/s: {shares}{given_up}{late}")
-    return margin(replace(result, tenants=counted)), result
+    return replace(result, tenants=counted)
 
 
 # Rows ------------------------------------------------------------------------------------------------------------------

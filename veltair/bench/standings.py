@@ -9,7 +9,7 @@ from rich.table import Table
 from veltair.bench.bars import Bar, svg
 from veltair.bench.contenders import PEERS
 from veltair.bench.rows import Row
-from veltair.bench.tournament import LATENESS, LOAD, OURS, OVER_PEER
+from veltair.bench.tournament import LATENESS, LOAD, OURS, OVER_FCFS, OVER_PEER
 
 ALONE = " alone, "
 BY_TABLES = "load by tables"
@@ -38,7 +38,7 @@ def print_standings(rows: Sequence[Row], console: Console) -> None:
             "-" if row.value is None else f"{row.value:.1f}",
             "" if row.spread is None else f"±{row.spread:.0%}",
             "" if told is None or told.value is None else f"{told.value:.1f}",
-            _ratio(row),
+            _ratio(by_metric.get((row.case, OVER_FCFS))),
             _ratio(by_metric.get((row.case, OVER_PEER))),
             "" if late is None or late.value is None else f"{late.value:.2f} ms",
             end_section=is_last,
@@ -51,7 +51,8 @@ def _ratio(row: Row | None) -> str:
         return ""
     against = f" ({row.against})" if row.metric == OVER_PEER else ""
     colour = {True: "green", False: "red", None: "default"}[row.met]
-    return f"[{colour}]{row.ratio:.2f}x[/]{escape(against)}{f' {escape(row.target)}' if row.target else ''}"
+    spread = "" if row.spread is None else f" ±{row.spread:.0%}"
+    return f"[{colour}]{row.ratio:.2f}x{spread}[/]{escape(against)}{f' {escape(row.target)}' if row.target else ''}"
 
 
 def plot(rows: Sequence[Row]) -> str:
@@ -59,7 +60,11 @@ def plot(rows: Sequence[Row]) -> str:
     loads = [row for row in rows if row.metric == LOAD and ALONE not in row.case]
     panels = {mix: [_bar(row, mix) for row in loads if row.case.startswith(f"{mix}, ")] for mix in mixes_in(loads)}
     seeds = sorted({row.seed for row in loads if row.seed is not None})
-    note = f"{loads[0].machine}; seeds from {', '.join(map(str, seeds))}; whiskers: half the range over seeds" if loads else ""
+    note = (
+        f"{loads[0].machine}; seeds from {', '.join(map(str, seeds))}; whiskers: nine tenths of draws of the same rounds"
+        if loads
+        else ""
+    )
     return svg("Largest load at which every tenant keeps 95 % of its requests in QoS", "requests/s", panels, note)
 
 

@@ -44,6 +44,7 @@ from veltair.wire.messages import (
     encode,
 )
 
+VERSION = version("veltair")  # read once: it takes a millisecond
 HEALTH_INTERVAL_S = 1.0
 EXIT_GRACE_S = 5.0  # beyond the drain timeout, for an engine that does not come back from a kernel
 LINGER_MS = 1_000
@@ -315,7 +316,7 @@ class _Directory:
             known, endpoint=self._engine.endpoint, state=state, restarts=self._engine.restarts, pid=self._engine.pid
         )
         whole = "degraded" if state == "down" or (state == "starting" and self._engine.restarts) else state
-        return Health(request_id, whole, version("veltair"), self._ready.policy, (engine,), self._ready.notes, self._ready.log)
+        return Health(request_id, whole, VERSION, self._ready.policy, (engine,), self._ready.notes, self._ready.log)
 
     def _send(self, client: bytes, message: object) -> None:
         self._router.send_multipart([client, encode(message)])

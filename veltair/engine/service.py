@@ -34,6 +34,7 @@ from veltair.wire.messages import (
     encode,
 )
 
+VERSION = version("veltair")  # reading it takes a millisecond, and the directory asks for our health many times a second
 LINGER_MS = 2_000  # for answers that the peer has not taken yet when we exit
 
 Clock = Callable[[], int]
@@ -229,7 +230,7 @@ class Service:
             adrift=self._stage.adrift,
             absurd=self._stage.absurd,
         )
-        return Health(request_id, state, version("veltair"), self._policy, (engine,))
+        return Health(request_id, state, VERSION, self._policy, (engine,))
 
     def _send_answers(self) -> None:
         while (answer := self._outbox.take()) is not None:
