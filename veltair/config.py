@@ -100,7 +100,7 @@ class EngineSettings(msgspec.Struct, frozen=True):
     drain_timeout_s: float
     tenants: tuple[TenantQos, ...]
     log: str | None = None
-    source: str = "off"  # of outside pressure
+    source: str = "auto"  # of outside pressure
     profile: str | None = None  # of the host
     times: bool = True  # of the host, where there are any
 

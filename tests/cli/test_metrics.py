@@ -9,44 +9,22 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from prometheus_client.parser import text_string_to_metric_families
+from served import Server
 
 from veltair.cli import main, metrics
-from veltair.errors import ServerUnreachable
 from veltair.observe.records import Refused, encode_record
-from veltair.wire.messages import EngineHealth, Health, ModelInfo, OutsideHealth
+from veltair.wire.messages import EngineHealth, Health, OutsideHealth
 
 GOLDEN = Path(__file__).parent.parent / "simulate" / "golden" / "engine_fcfs.jsonl"
 OUTSIDE = OutsideHealth(0.5, 0.05, 1.2, ("runqueue",), discarded=3, held=(1,))
 ENGINE = EngineHealth("tcp://127.0.0.1:1", "serving", 4, 2, 1, 77, OUTSIDE, adrift=("magika",), absurd=5)
 
 
-class Server:
-    """In place of `Client`: a server with one engine, or none that answers."""
-
-    now: Health | None = None
-
-    def __init__(self, endpoint: str, timeout_ms: float) -> None:
-        self._endpoint = endpoint
-
-    def __enter__(self) -> "Server":
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def health(self) -> Health:
-        if self.now is None:
-            raise ServerUnreachable(f"nothing answers at {self._endpoint}")
-        return self.now
-
-    def models(self) -> list[ModelInfo]:
-        return [ModelInfo(name, (), (), 1, None, ()) for name in ("magika", "minilm")]
-
-
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> type[Server]:
-    monkeypatch.setattr(metrics, "Client", Server)
-    monkeypatch.setattr(Server, "now", Health("", "serving", "0.1", "veltair", (ENGINE,), log=str(GOLDEN)))
-    return Server
+def up(server: Server) -> Health:
+    """It answers, and has a log."""
+    server.now = Health("", "serving", "0.1", "veltair", (ENGINE,), log=str(GOLDEN))
+    return server.now
 
 
 def run_metrics(*arguments: str) -> Result:
@@ -59,7 +37,7 @@ def values(text: str) -> dict[tuple[str, ...], float]:
     return {(s.name, *(s.labels[label] for label in sorted(s.labels))): s.value for family in families for s in family.samples}
 
 
-def test_it_tells_how_the_server_is_and_which_models_are_adrift(server: type[Server]) -> None:
+def test_it_tells_how_the_server_is_and_which_models_are_adrift(up: Health) -> None:
     result = run_metrics()
     assert result.exit_code == 0, result.output
     told = values(result.output)
@@ -73,7 +51,7 @@ def test_it_tells_how_the_server_is_and_which_models_are_adrift(server: type[Ser
     assert told["veltair_model_adrift", "minilm"] == 0
 
 
-def test_it_tells_what_each_tenant_got_as_top_does(server: type[Server]) -> None:
+def test_it_tells_what_each_tenant_got_as_top_does(up: Health) -> None:
     told = values(run_metrics("--window", "1000000000").output)  # the log is from long ago
     assert told["veltair_tenant_target_seconds", "magika", "files"] == pytest.approx(0.03)
     assert 0 < told["veltair_tenant_in_time_ratio", "magika", "files"] < 1
@@ -85,22 +63,21 @@ def test_it_tells_what_each_tenant_got_as_top_does(server: type[Server]) -> None
     assert told["veltair_tenant_noisiest_seconds", "magika", "pictures", "files"] > 0
 
 
-def test_a_server_without_a_log_still_tells_how_it_is(server: type[Server], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Server, "now", Health("", "degraded", "0.1", "veltair", ()))
+def test_a_server_without_a_log_still_tells_how_it_is(server: Server) -> None:
+    server.now = Health("", "degraded", "0.1", "veltair", ())
     result = run_metrics()
     assert result.exit_code == 1
     assert values(result.output)["veltair_up",] == 0
     assert "veltair_tenant" not in result.output
 
 
-def test_printed_once_a_server_that_does_not_answer_is_an_error(server: type[Server], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Server, "now", None)
+def test_printed_once_a_server_that_does_not_answer_is_an_error(server: Server) -> None:
     result = run_metrics("tcp://127.0.0.1:9")
     assert result.exit_code == 1
     assert "Error: nothing answers at tcp://127.0.0.1:9 [server_unreachable]" in result.output
 
 
-def test_what_is_no_endpoint_is_said_before_anybody_listens(server: type[Server]) -> None:
+def test_what_is_no_endpoint_is_said_before_anybody_listens(up: Health) -> None:
     result = run_metrics("localhost:7400", "--listen", "9464")
     assert result.exit_code == 1
     assert "endpoint = 'localhost:7400'" in result.output
@@ -108,20 +85,19 @@ def test_what_is_no_endpoint_is_said_before_anybody_listens(server: type[Server]
 
 
 @pytest.mark.parametrize("listen", ["", "x", "0", "127.0.0.1:70000", "127.0.0.1:"])
-def test_a_port_that_is_none_is_named(server: type[Server], listen: str) -> None:
+def test_a_port_that_is_none_is_named(up: Health, listen: str) -> None:
     result = run_metrics("--listen", listen)
     assert result.exit_code == 2
     assert f"{listen!r} is no port; write one like 9464 or 0.0.0.0:9464" in result.output
 
 
 def test_scrapes_are_answered_also_while_the_server_is_away(
-    server: type[Server], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """And a log is followed from one scrape to the next."""
     log = tmp_path / "log.jsonl"
     log.write_bytes(GOLDEN.read_bytes())
     up = Health("", "serving", "0.1", "veltair", (ENGINE,), log=str(log))
-    monkeypatch.setattr(Server, "now", None)
     listening = threading.Event()
     done = threading.Event()
     found: list[Any] = []
@@ -151,7 +127,7 @@ def test_scrapes_are_answered_also_while_the_server_is_away(
                 return values(answer.read().decode())
 
         assert scraped() == {("veltair_up",): 0}
-        monkeypatch.setattr(Server, "now", up)
+        server.now = up
         assert scraped()["veltair_up",] == 1
         before = scraped()["veltair_tenant_lost_requests", "refused", "magika", "files"]
         with log.open("ab") as more:

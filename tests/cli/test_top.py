@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
+from served import Server
 
 from veltair.cli import main, top
-from veltair.errors import ServerUnreachable
 from veltair.observe.follow import Follower
 from veltair.observe.live import Followed
 from veltair.observe.read import read_log
@@ -23,30 +23,8 @@ def run_top(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["top", *map(str, arguments)])
 
 
-class Server:
-    """In place of `Client`: a server that says where its log is, or does not answer."""
-
-    log: str | None = None
-
-    def __init__(self, endpoint: str, timeout_ms: float) -> None:
-        self._endpoint = endpoint
-
-    def __enter__(self) -> "Server":
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def health(self) -> Health:
-        if self.log is None:
-            raise ServerUnreachable(f"nothing answers at {self._endpoint}")
-        return Health("", "serving", "0", "veltair", (), log=self.log)
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> type[Server]:
-    monkeypatch.setattr(top, "Client", Server)
-    monkeypatch.setattr(Server, "log", None)
-    return Server
+def serving(log: str) -> Health:
+    return Health("", "serving", "0", "veltair", (), log=log)
 
 
 def test_one_table_tells_what_each_tenant_got_and_its_noisiest_neighbour() -> None:
@@ -146,8 +124,8 @@ def test_a_restarted_engine_is_followed(tmp_path: Path, monkeypatch: pytest.Monk
         assert next(looks).at_us == started.at_us
 
 
-def test_a_server_on_this_machine_tells_where_its_log_is(server: type[Server], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "log", str(GOLDEN))
+def test_a_server_on_this_machine_tells_where_its_log_is(server: Server) -> None:
+    server.now = serving(str(GOLDEN))
     result = run_top("tcp://127.0.0.1:7400", "--once", "--json")
     assert result.exit_code == 0, result.output
     now = json.loads(result.output)
@@ -162,10 +140,8 @@ def test_a_server_on_this_machine_tells_where_its_log_is(server: type[Server], m
         ("/nowhere/else.jsonl", "'/nowhere/else.jsonl', which is not on this machine; run veltair top there [bad_log]"),
     ],
 )
-def test_a_server_without_a_log_to_read_is_named(
-    server: type[Server], monkeypatch: pytest.MonkeyPatch, log: str | None, said: str
-) -> None:
-    monkeypatch.setattr(server, "log", log)
+def test_a_server_without_a_log_to_read_is_named(server: Server, log: str | None, said: str) -> None:
+    server.now = None if log is None else serving(log)
     result = run_top("tcp://127.0.0.1:7400", "--once")
     assert result.exit_code == 1
     assert said in result.output

@@ -85,15 +85,16 @@ class LargestLoad:
         return min(max(load, last * step_down), last * STEP_UP)
 
     def answer(self) -> float:
-        """Requests a second; 0 where that is next to nothing."""
-        return Curves(self).crossing(np.ones(len(self.seen)))
+        """Requests a second; 0 where that is next to nothing, or far below all that was tried."""
+        load = Curves(self).crossing(np.ones(len(self.seen)))
+        least = max(self.start * LEAST_SHARE, min(probe.load for probe in self.seen) * OVERLOADED_STEP)
+        return load if load >= least else 0.0
 
 
 class Curves:
     """The tenants' curves of one search. Made once, asked for any weights of its probes."""
 
     def __init__(self, search: LargestLoad) -> None:
-        self._least = np.log(max(search.start * LEAST_SHARE, min(probe.load for probe in search.seen) * OVERLOADED_STEP))
         self._logs = np.log([probe.load for probe in search.seen])
         self._grid = np.log(search.start) + np.arange(-REACH, REACH + GRID, GRID)
         self._prior = -0.5 * ((self._grid - np.log(search.start)) / START_SD) ** 2
@@ -112,8 +113,7 @@ class Curves:
 
     def crossing(self, weights: Floats) -> float:
         """`weights` says how often each probe counts."""
-        found = min(self._of_tenant(likelihoods, weights) for likelihoods in self._tenants)
-        return 0.0 if found < self._least else float(np.exp(found))
+        return float(np.exp(min(self._of_tenant(likelihoods, weights) for likelihoods in self._tenants)))
 
     def _of_tenant(self, likelihoods: Floats, weights: Floats) -> float:
         found = self._median(likelihoods, weights)
@@ -151,8 +151,8 @@ def drawn_anew(search: LargestLoad, seed: int) -> Floats:
     """
     curves, rounds = Curves(search), len(search.seen)
     draws = np.random.default_rng(seed).integers(0, rounds, size=(RESAMPLED, rounds))
-    weights = [np.ones(rounds), *(np.bincount(draw, minlength=rounds).astype(float) for draw in draws)]
-    return np.array([curves.crossing(each) for each in weights])
+    weights = (np.bincount(draw, minlength=rounds).astype(float) for draw in draws)
+    return np.array([search.answer(), *(curves.crossing(each) for each in weights)])
 
 
 def estimate(drawn: Floats) -> Estimate:

@@ -5,7 +5,8 @@ one load meet the very same requests at the very same times.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -78,14 +79,18 @@ class Pace:
 
     all_probes: int
     now_s: Callable[[], float] = time.monotonic
-    started_s: float = 0.0
     probes: int = 0
+    spent_s: float = 0.0
 
-    def __post_init__(self) -> None:
-        self.started_s = self.now_s()
+    @contextmanager
+    def probe(self) -> Iterator[None]:
+        began_s = self.now_s()
+        yield
+        self.probes += 1
+        self.spent_s += self.now_s() - began_s
 
     def left_s(self) -> float:
-        a_probe = (self.now_s() - self.started_s) / self.probes if self.probes else SECONDS_A_PROBE
+        a_probe = self.spent_s / self.probes if self.probes else SECONDS_A_PROBE
         return (self.all_probes - self.probes) * a_probe
 
 
@@ -114,12 +119,13 @@ def compete(
         for standing, server in pairs if turn % 2 == 0 else reversed(pairs):
             if turn >= rounds_of(standing.entry, effort):
                 continue
-            pace.probes += 1
             if (load := standing.search.next_load()) is None:  # it carries nothing
+                pace.all_probes -= 1
                 continue
             seeded = msgspec.structs.replace(standing.entry.scenario, seed=seed + turn)
             seconds = probe_seconds(load, requests=effort.requests, least_s=effort.least_s, most_s=effort.most_s)
-            result = server.probe(at_load(seeded, load, seconds))
+            with pace.probe():
+                result = server.probe(at_load(seeded, load, seconds))
             standing.search.tell(probe_of(load, result.tenants))
             if margin(result) >= 0:
                 standing.lateness_us = max(standing.lateness_us or 0, result.lateness_p99_us)
