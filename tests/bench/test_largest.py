@@ -55,11 +55,19 @@ def test_the_later_probes_are_near_the_crossing_on_both_sides_of_it() -> None:
     assert min(loads) < 80 < max(loads)
 
 
-def test_one_bad_minute_of_eight_weighs_as_one_of_eight() -> None:
+@pytest.mark.parametrize("stalled", [0, 2, 5])
+def test_a_probe_in_which_the_machine_stood_still_hardly_counts(stalled: int) -> None:
     search = LargestLoad(70.0)
     for number, load in enumerate((70.0, 82.0, 76.0, 80.0, 86.0, 75.0, 80.0, 83.0)):
-        search.tell(probe(load, 0.2 if number == 2 else misses(load)))
-    assert 70 < search.answer() < 80
+        search.tell(probe(load, 0.7 if number == stalled else misses(load)))
+    assert search.answer() == pytest.approx(80.0, rel=0.05)
+
+
+def test_a_server_that_stands_still_time_and_again_is_not_forgiven() -> None:
+    search = LargestLoad(70.0)
+    for number, load in enumerate((70.0, 82.0, 76.0, 80.0, 86.0, 75.0, 80.0, 83.0)):
+        search.tell(probe(load, 0.7 if number % 2 else misses(load)))
+    assert search.answer() < 74
 
 
 @pytest.mark.parametrize("start", [50.0, 80.0, 100.0])

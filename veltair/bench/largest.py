@@ -9,6 +9,7 @@ thought to be, or a little beside it, so that the slope is learnt as well. The a
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import lgamma
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,7 @@ LIKELY_SLOPE, SLOPE_SD = np.log(8.0), 1.0  # of its log
 START_SD = 1.0  # of the log of the load
 ALIKE = 0.02  # requests of one probe share its minute: the odds that two of them differ are that much less than by chance
 NEAR = 0.25  # of the log of the load: a probe so far from the crossing counts 0.6, one twice as far 0.14
+LAPSE = 0.1  # of probes meet a machine that stands still for a moment, and may have missed anything, whatever the load
 MOST_MISS = 0.2  # beyond that it is overload, and by how much says nothing of where it began
 LEAST_MISS = 1e-3  # no tenant is promised more than this
 RESAMPLED = 200
@@ -109,7 +111,10 @@ class Curves:
         missed = np.minimum(missed, MOST_MISS * sent)
         odds = np.minimum(at_crossing + SLOPES[:, None, None] * apart, np.log(MOST_MISS / (1.0 - MOST_MISS)))
         log_miss, log_keep = -np.logaddexp(0.0, -odds), -np.logaddexp(0.0, odds)
-        return np.asarray(counts * (missed * log_miss + (sent - missed) * log_keep))
+        told, of = counts * missed, counts * sent
+        ways = np.array([lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1) for k, n in zip(told, of, strict=True)])
+        calm = ways + told * log_miss + (of - told) * log_keep
+        return np.logaddexp(np.log(1 - LAPSE) + calm, np.log(LAPSE) - np.log(of + 1))
 
     def crossing(self, weights: Floats) -> float:
         """`weights` says how often each probe counts."""
