@@ -114,7 +114,7 @@ class Curves:
         told, of = counts * missed, counts * sent
         ways = np.array([lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1) for k, n in zip(told, of, strict=True)])
         calm = ways + told * log_miss + (of - told) * log_keep
-        return np.logaddexp(np.log(1 - LAPSE) + calm, np.log(LAPSE) - np.log(of + 1))
+        return np.asarray(np.logaddexp(np.log(1 - LAPSE) + calm, np.log(LAPSE) - np.log(of + 1)))
 
     def crossing(self, weights: Floats) -> float:
         """`weights` says how often each probe counts."""
