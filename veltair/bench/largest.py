@@ -1,7 +1,7 @@
 """The largest load at which every tenant keeps its share of requests in QoS: which load to try next, and what was found.
 
-On a shared machine one probe says little: the same arrivals at one load kept 86 % of a tenant's requests in one run and 99 % in
-another. So no single probe decides. All of them together tell, for each tenant, where the share that it misses crosses what it
+On a shared machine one probe says little: the same arrivals at one load fare very differently from one minute to the next. So no
+single probe decides. All of them together tell, for each tenant, where the share that it misses crosses what it
 may miss: a logistic curve over the log of the load, as psychometric functions are fitted (Watson and Pelli, "QUEST: a Bayesian
 adaptive psychometric method", Perception & Psychophysics 1983), near the crossing above all. The next probe goes to where it is
 thought to be, or a little beside it, so that the slope is learnt as well. The answer is that of the tenant that is worst off.
